@@ -1,0 +1,274 @@
+"""The one way a value becomes bytes and bytes become a value.
+
+JCS (RFC 8785) over a narrow set of values: objects, arrays, NFC strings without U+0000 and lone
+surrogates, booleans, null and integers below 2⁵³. Anything else is refused, never repaired, so
+that two programs can never read different things from the same signed bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from models.errors import Malformed
+
+JSONValue = Any
+"""A value of JSON: dict, list, str, int, bool or None. mypy cannot say so without a cast at each use."""
+
+MAX_DEPTH = 16
+MAX_INTEGER = (1 << 53) - 1
+MAX_BODY_BYTES = 1 << 20
+
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z", re.ASCII)
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\x00]")
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
+
+
+def _check_text(text: str, what: str) -> None:
+    if text.isascii():
+        if "\x00" in text:
+            raise Malformed(f"{what} holds U+0000, which is not allowed")
+        return
+    if _SURROGATE_OR_NUL.search(text):
+        raise Malformed(f"{what} holds U+0000 or a lone surrogate, which is not allowed")
+    if not unicodedata.is_normalized("NFC", text):
+        raise Malformed(f"{what} is not in Unicode normal form C: expected NFC", hint="normalise the text to NFC before sending")
+
+
+def _utf16(text: str) -> bytes:
+    return text.encode("utf-16-be", "surrogatepass")
+
+
+def _ordered(value: JSONValue, depth: int) -> JSONValue:
+    """Check `value` and give it back with the members of every object in JCS order (by UTF-16 units)."""
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        _check_text(value, "string")
+        return value
+    if isinstance(value, int):
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise Malformed("integer is out of range: expected less than 2^53 in size", hint="send large numbers as strings")
+        return value
+    if depth >= MAX_DEPTH:
+        raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        names = list(value)
+        for name in names:
+            if not isinstance(name, str):
+                raise Malformed("member name is not a string")
+            _check_text(name, "member name")
+        astral = any(_ASTRAL.search(name) for name in names)
+        names.sort(key=_utf16 if astral else None)
+        return {name: _ordered(value[name], depth + 1) for name in names}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_ordered(member, depth + 1) for member in value]
+    raise Malformed(f"value of type {type(value).__name__} has no canonical form: expected JSON without floats")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+
+def canonical_text(value: JSONValue) -> str:
+    """The JCS text of `value`.
+
+    Raises: Malformed if `value` holds a float, a bad string, a large integer or is nested too deep.
+    Source: RFC 8785; formats, Notation (JCS).
+    """
+    return _encode(_ordered(value, 0))
+
+
+def canonical(value: JSONValue) -> bytes:
+    """The JCS bytes of `value`: what is hashed and signed.
+
+    Shapes: JSON value, depth ≤ 16 → UTF-8 without a final newline.
+    Raises: Malformed if `value` holds a float, a bad string, a large integer or is nested too deep.
+    Source: RFC 8785; formats, Notation (JCS).
+    """
+    return canonical_text(value).encode()
+
+
+def _pairs(members: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
+    found = dict(members)
+    if len(found) != len(members):
+        raise Malformed("JSON object has a member twice: expected each name once")
+    return found
+
+
+def _integer(text: str) -> int:
+    if text == "-0" or not _INTEGER.fullmatch(text) or not -MAX_INTEGER <= (number := int(text)) <= MAX_INTEGER:
+        raise Malformed("number is not an allowed integer: expected less than 2^53 in size and not -0", hint="send large numbers as strings")
+    return number
+
+
+def _no_float(_text: str) -> NoReturn:
+    raise Malformed("number is not an integer: floats are not allowed", hint="send decimal fractions as strings")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float)
+
+
+def _depth_is_bounded(data: bytes, limit: int) -> bool:
+    """Scan the bytes once for nesting, so that the recursive parser is never handed a deep text."""
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return True
+    depth, position, size = 0, 0, len(data)
+    token = _TOKEN.search
+    while position < size:
+        match = token(data, position)
+        if match is None:
+            return True
+        found = match.group()
+        if found in b"[{":
+            depth += 1
+            if depth > limit:
+                return False
+        elif found in b"]}":
+            depth -= 1
+        position = match.end()
+    return True
+
+
+# A string literal (also one without its end, else the scan would start anew at each quote: quadratic), or one bracket.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def parse(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> JSONValue:
+    """The value that strict JSON text `data` holds; it need not be canonical.
+
+    Shapes: UTF-8 without byte-order mark, ≤ `max_bytes`, depth ≤ 16.
+    Raises: Malformed if it is too long, too deep, not UTF-8, not JSON, or holds a double member
+        name, a float, an integer of 2⁵³ or more, −0, U+0000, a lone surrogate or text not in NFC.
+    Source: formats, Notation (JCS) and §11 (JSON).
+    """
+    if len(data) > max_bytes:
+        raise Malformed(f"JSON text is too long: expected at most {max_bytes} bytes, got {len(data)}")
+    if not _depth_is_bounded(data, MAX_DEPTH):
+        raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"JSON text is not UTF-8 at byte {error.start}") from error
+    try:
+        value = _decode.decode(text)
+    except json.JSONDecodeError as error:
+        raise Malformed(f"text is not JSON: {error.msg.lower()} at character {error.pos}") from error
+    except RecursionError as error:
+        raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels") from error
+    _ordered(value, 0)
+    return value
+
+
+def parse_canonical(data: bytes, *, max_bytes: int = MAX_BODY_BYTES, what: str = "JSON text") -> JSONValue:
+    """The value of `data`, which is exactly its own canonical form.
+
+    Raises: Malformed if it is not strict JSON or JCS(parse(data)) ≠ data.
+    Source: formats, Notation ("is canonical").
+    """
+    value = parse(data, max_bytes=max_bytes)
+    if canonical(value) != data:
+        raise Malformed(f"{what} is not canonical: expected the JCS form (RFC 8785), byte for byte")
+    return value
+
+
+def members(value: JSONValue, names: str, what: str) -> tuple[JSONValue, ...]:
+    """The values of an object that has exactly the members `names` (separated by spaces), in that order.
+
+    Raises: Malformed if `value` is no object, a member is missing or one is unknown.
+    """
+    wanted = names.split()
+    if not isinstance(value, dict):
+        raise Malformed(f"{what} is not an object")
+    if set(value) != set(wanted):
+        missing = [name for name in wanted if name not in value]
+        if missing:
+            raise Malformed(f"{what} lacks a member: expected {missing[0]}")
+        raise Malformed(f"{what} has an unknown member: expected only {', '.join(sorted(wanted))}")
+    return tuple(value[name] for name in wanted)
+
+
+def format_time(moment: datetime) -> str:
+    """`moment` as `YYYY-MM-DDThh:mm:ss.sssZ`, cut to the millisecond.
+
+    Raises: Malformed if it has no zone.
+    Source: formats, Notation (Time).
+    """
+    if moment.tzinfo is None:
+        raise Malformed("time has no zone")
+    moment = moment.astimezone(UTC)
+    return f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}.{moment.microsecond // 1000:03d}Z"
+
+
+def parse_time(text: JSONValue, *, what: str = "time") -> datetime:
+    """The aware UTC time that `text` states.
+
+    Raises: Malformed if it is not exactly of the form `2026-11-21T06:00:00.000Z` or no such time exists.
+    """
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise Malformed(f"{what} has wrong form: expected for example 2026-11-21T06:00:00.000Z")
+    *whole, milli = (int(group) for group in match.groups())
+    try:
+        year, month, day, hour, minute, second = whole
+        return datetime(year, month, day, hour, minute, second, milli * 1000, UTC)
+    except ValueError as error:
+        raise Malformed(f"{what} names no time that exists") from error
+
+
+BEIJING = timedelta(hours=8)
+
+
+def beijing_seconds(moment: datetime) -> str:
+    """`moment` as the standard prints CreateTime and UploadTime: `YYYY-MM-DD HH:MM:SS` at UTC+08:00, cut.
+
+    Source: T/SAC 004—2024 App. A c); formats §2.9 and §11 (times are cut).
+    """
+    local = moment.astimezone(UTC) + BEIJING
+    return local.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def b64(data: bytes) -> str:
+    """Padded base64, the form of notes and proofs."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def b64u(data: bytes) -> str:
+    """URL-safe base64 without padding, the form of salts."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64(text: JSONValue, *, size: int | None = None, what: str = "value") -> bytes:
+    """The bytes of padded base64 in its one form.
+
+    Raises: Malformed if it has another form, spare bits, or not `size` bytes.
+    """
+    return _unbase(text, size, what, b64, lambda raw: base64.b64decode(raw, validate=True))
+
+
+def unb64u(text: JSONValue, *, size: int | None = None, what: str = "value") -> bytes:
+    """The bytes of unpadded URL-safe base64 in its one form.
+
+    Raises: Malformed if it has another form, spare bits, or not `size` bytes.
+    """
+    return _unbase(text, size, what, b64u, lambda raw: base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
+
+
+def _unbase(text: JSONValue, size: int | None, what: str, encode: Callable[[bytes], str], decode: Callable[[str], bytes]) -> bytes:
+    if not isinstance(text, str) or not text.isascii():
+        raise Malformed(f"{what} is not base64 text")
+    try:
+        data = decode(text)
+    except (binascii.Error, ValueError) as error:
+        raise Malformed(f"{what} is not base64") from error
+    if encode(data) != text:
+        raise Malformed(f"{what} is not base64 in its one form")
+    if size is not None and len(data) != size:
+        raise Malformed(f"{what} has wrong length: expected {size} bytes, got {len(data)}")
+    return data
