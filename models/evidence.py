@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NewType
 
+from models.anchor import BlockRef, block_refs, check_origin
 from models.canonical import JSONValue, b64, canonical, format_time, members, parse_canonical, parse_time, unb64
 from models.digest import Pair, is_hex, pair, sm3, unhex
 from models.errors import Malformed, Unknown, VerificationError
@@ -26,8 +27,6 @@ COMMITMENTS = ("plaintext", "hash", "merkle")
 VALIDATORS = ("platform", "submitter")
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_CHAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_ORIGIN = re.compile(r"[a-z0-9.-]+(?:/[a-z0-9.-]+)+", re.ASCII)
 _ID = re.compile(r"ev_[0-9a-f]{64}", re.ASCII)
 
 
@@ -41,20 +40,6 @@ def check_name(value: JSONValue, what: str) -> str:
         raise Malformed(f"{what} has wrong form: expected 1 to 128 characters")
     if _CONTROL.search(value):
         raise Malformed(f"{what} holds a control character")
-    return value
-
-
-def check_chain(value: JSONValue) -> str:
-    """`value` as a chain id. Raises: Malformed otherwise. Source: formats §11 (JSON)."""
-    if not isinstance(value, str) or not _CHAIN.fullmatch(value):
-        raise Malformed("chain id has wrong form: expected 1 to 64 of a-z 0-9 . _ -")
-    return value
-
-
-def check_origin(value: JSONValue) -> str:
-    """`value` as the origin of a log, host/path. Raises: Malformed otherwise. Source: formats §11 (JSON)."""
-    if not isinstance(value, str) or len(value) > 128 or not _ORIGIN.fullmatch(value):
-        raise Malformed("log origin has wrong form: expected host/path of a-z 0-9 . / -, at most 128 characters")
     return value
 
 
@@ -242,36 +227,6 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A final block of a chain, named so that what follows is provably not older. Source: formats §2.5."""
-
-    chain: str
-    height: int
-    hash: str
-
-    def to_json(self) -> JSONValue:
-        """The reference as it stands in E.after and P.seen."""
-        return {"chain": self.chain, "hash": self.hash, "height": self.height}
-
-
-def parse_seen(value: JSONValue, what: str) -> tuple[Seen, ...]:
-    """The block references of `after` or `seen`, ascending by chain, one each. Raises: Malformed."""
-    if not isinstance(value, list):
-        raise Malformed(f"{what} is not an array")
-    found: list[Seen] = []
-    for entry in value:
-        chain, block_hash, height = members(entry, "chain hash height", f"entry of {what}")
-        if isinstance(height, bool) or not isinstance(height, int) or height < 0:
-            raise Malformed(f"height in {what} is not a whole number")
-        if not isinstance(block_hash, str) or not re.fullmatch("(?:[0-9a-f]{2})+", block_hash):
-            raise Malformed(f"hash in {what} is not lower-case hex")
-        found.append(Seen(check_chain(chain), height, block_hash))
-    if any(first.chain >= second.chain for first, second in zip(found, found[1:], strict=False)):
-        raise Malformed(f"{what} does not ascend by chain, one entry each")
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """The place the sequencer gave a link part, and the digests of E of the part before it."""
 
@@ -286,7 +241,7 @@ class Evidence:
     Source: formats §2.5, §11 (Statement, evidence).
     """
 
-    after: tuple[Seen, ...]
+    after: tuple[BlockRef, ...]
     commitment: str
     created_at: datetime
     link: Part | None
@@ -302,7 +257,7 @@ class Evidence:
         cls,
         statement: Statement,
         *,
-        after: Sequence[Seen],
+        after: Sequence[BlockRef],
         commitment: str,
         created_at: datetime,
         link: Part | None,
@@ -316,7 +271,7 @@ class Evidence:
         """
         head = canonical(
             {
-                "after": [seen.to_json() for seen in after],
+                "after": [block.to_json() for block in after],
                 "commitment": commitment,
                 "created_at": format_time(created_at),
                 "format": "cz-evidence/1",
@@ -356,7 +311,7 @@ class Evidence:
                 raise Malformed("part is not a whole number")
             part = Part(number, None if previous is None else Pair.from_json(previous, what="previous"))
         evidence = cls(
-            parse_seen(after, "after"),
+            block_refs(after, what="after"),
             commitment,
             parse_time(created_at, what="created_at"),
             part,
