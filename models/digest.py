@@ -130,7 +130,7 @@ class Digest:
         if not isinstance(text, str) or ":" not in text:
             raise Malformed("digest has wrong form: expected algorithm:hex, for example sm3:1ab2…")
         name, _, tail = text.partition(":")
-        if name not in Algorithm:
+        if name not in {member.value for member in Algorithm}:
             raise Unknown("digest algorithm is unknown: expected sm3 or sha256")
         return cls(Algorithm(name), unhex(tail))
 
