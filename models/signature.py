@@ -263,7 +263,10 @@ def verify(
     """
     try:
         check_signature(signature)
-        _checked_key(bytes(public_key))
+        if isinstance(public_key, bytes):
+            _checked_key(public_key)
+        else:
+            check_public_key(public_key)
     except Malformed as error:
         raise VerificationError(error.message, hint=error.hint) from error
     if len(user_id) > 8191:

@@ -1,0 +1,182 @@
+"""How the hashes of a Merkle tree are made, and where those of its proofs stand.
+
+Shared by the trees in `models.merkle` and `models.tiles`. In a tree of n leaves every hash of a
+proof is either a *complete* node (2^level leaves, never changes) or on the *right edge* (the last
+node of its level, changes with n). So a tree keeps complete nodes and works the edge out per size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from models.digest import DIGEST_BYTES, Algorithm, Hasher, digest, hasher
+from models.errors import Malformed
+
+MAX_SIZE = 1 << 63
+SALT_BYTES = 16
+_LEAF = b"\x00"
+_NODE = b"\x01"
+_FLAT = b"\x02"
+CHUNK = 8192
+
+LEAF_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _LEAF) for algorithm in Algorithm}
+NODE_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _NODE) for algorithm in Algorithm}
+EMPTY_ROOT: dict[Algorithm, bytes] = {algorithm: digest(algorithm, b"") for algorithm in Algorithm}
+
+
+def leaf_hash(data: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
+    """H(0x00 ‖ data), the hash of a leaf.
+
+    Shapes: any length → 32 bytes.
+    Source: RFC 9162 2.1.1.
+    """
+    state = LEAF_CONTEXT[algorithm].copy()
+    state.update(data)
+    return state.digest()
+
+
+def leaf_hashes(datas: Iterable[bytes], *, algorithm: Algorithm = Algorithm.SM3) -> list[bytes]:
+    """The leaf hash of each of `datas`, in order."""
+    copy = LEAF_CONTEXT[algorithm].copy
+    hashes: list[bytes] = []
+    append = hashes.append
+    for data in datas:
+        state = copy()
+        state.update(data)
+        append(state.digest())
+    return hashes
+
+
+def node_hash(left: bytes, right: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
+    """H(0x01 ‖ left ‖ right), the hash of an inner node.
+
+    Shapes: 32 and 32 bytes → 32 bytes.
+    Source: RFC 9162 2.1.1.
+    """
+    state = NODE_CONTEXT[algorithm].copy()
+    state.update(left + right)
+    return state.digest()
+
+
+def empty_root(algorithm: Algorithm = Algorithm.SM3) -> bytes:
+    """H(""), the root of the tree without leaves."""
+    return EMPTY_ROOT[algorithm]
+
+
+def flat(salt: bytes, datas: Iterable[bytes], *, algorithm: Algorithm) -> bytes:
+    """H(0x02 ‖ salt ‖ each length ‖ data): one commitment to the whole list.
+
+    Shapes: salt 16 bytes, lengths u32 big-endian → 32 bytes.
+    Raises: Malformed if the salt has another length.
+    Source: formats §1, ours: the twin of a tree without a second tree.
+    """
+    if len(salt) != SALT_BYTES:
+        raise Malformed(f"salt has wrong length: expected {SALT_BYTES} bytes, got {len(salt)}")
+    parts = [_FLAT, salt]
+    for data in datas:
+        parts += (len(data).to_bytes(4), data)
+    return digest(algorithm, b"".join(parts))
+
+
+def check_hashes(hashes: Iterable[bytes], what: str) -> None:
+    """Pass hashes that are 32 bytes each.
+
+    Raises: Malformed if one is not.
+    """
+    for each in hashes:
+        if not isinstance(each, bytes) or len(each) != DIGEST_BYTES:
+            raise Malformed(f"{what} has a hash of wrong length: expected {DIGEST_BYTES} bytes")
+
+
+def check_index(index: int, size: int) -> None:
+    """Pass 0 ≤ index < size.
+
+    Raises: Malformed otherwise.
+    """
+    if size == 0:
+        raise Malformed("tree has no leaf: got size 0")
+    if not 0 <= index < size:
+        raise Malformed(f"leaf index is out of range: expected 0 to {size - 1}, got {index}")
+
+
+def check_sizes(old_size: int, new_size: int, size: int) -> None:
+    """Pass 0 ≤ old_size ≤ new_size ≤ size.
+
+    Raises: Malformed otherwise.
+    """
+    if not 0 <= old_size <= new_size <= size:
+        raise Malformed(f"tree sizes are out of order: expected 0 ≤ old ≤ new ≤ {size}, got {old_size} and {new_size}")
+
+
+class Nodes(Protocol):
+    """Where the complete nodes of a tree come from: `node(level, index)` covers leaves index·2^level onward."""
+
+    def __call__(self, level: int, index: int) -> bytes:
+        """The hash of a complete node, 32 bytes."""
+
+
+def right_edge(node: Nodes, size: int, algorithm: Algorithm) -> list[bytes]:
+    """The last node of each level in a tree of `size` ≥ 1 leaves, leaf level first, the root last.
+
+    All proofs at one size share these; every other hash of a proof is a complete node.
+    """
+    last = size - 1
+    running = node(0, last)
+    edge = [running]
+    level = 0
+    while last:
+        if last & 1:
+            running = node_hash(node(level, last - 1), running, algorithm=algorithm)
+        edge.append(running)
+        last >>= 1
+        level += 1
+    return edge
+
+
+def path_from(node: Nodes, edge: Sequence[bytes], level: int, index: int, last: int) -> list[bytes]:
+    """The hashes from node (level, index) to the root, `last` being the last node of that level."""
+    path: list[bytes] = []
+    append = path.append
+    while last:
+        sibling = index ^ 1
+        if sibling < last:
+            append(node(level, sibling))
+        elif sibling == last:
+            append(edge[level])
+        index >>= 1
+        last >>= 1
+        level += 1
+    return path
+
+
+def consistency_from(node: Nodes, edge: Sequence[bytes], old_size: int, new_size: int) -> list[bytes]:
+    """The consistency path between two sizes, 0 < old < new, `edge` being the right edge at the new one."""
+    level, index, last = 0, old_size - 1, new_size - 1
+    while index & 1:
+        index >>= 1
+        last >>= 1
+        level += 1
+    first = [node(level, index)] if index else []
+    return first + path_from(node, edge, level, index, last)
+
+
+def grow(levels: list[bytearray], algorithm: Algorithm, *, height: int = 64) -> None:
+    """Complete the upper levels after hashes were added to the lowest: each two nodes give one above."""
+    copy = NODE_CONTEXT[algorithm].copy
+    level = 0
+    while level < height and len(levels[level]) >= 2 * DIGEST_BYTES:
+        if level + 1 == len(levels):
+            levels.append(bytearray())
+        below, above = levels[level], levels[level + 1]
+        done, end = 2 * len(above), len(below) - len(below) % (2 * DIGEST_BYTES)
+        for start in range(done, end, CHUNK * 2 * DIGEST_BYTES):
+            chunk = bytes(below[start : min(end, start + CHUNK * 2 * DIGEST_BYTES)])
+            hashes: list[bytes] = []
+            append = hashes.append
+            for position in range(0, len(chunk), 2 * DIGEST_BYTES):
+                state = copy()
+                state.update(chunk[position : position + 2 * DIGEST_BYTES])
+                append(state.digest())
+            above += b"".join(hashes)
+        level += 1
