@@ -181,6 +181,11 @@ class TiledTree:
         twin.size = self.size
         return twin
 
+    def reading_from(self, read_tile: Callable[[int, int, int], bytes]) -> TiledTree:
+        """This tree, which from now on asks `read_tile` for full tiles."""
+        self._read_tile = read_tile
+        return self
+
     def _levels_of(self, level: int, index: int) -> Sequence[bytes | bytearray]:
         levels = self._full.get((level, index))
         if levels is None:
