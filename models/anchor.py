@@ -1,8 +1,7 @@
 """What goes onto a chain and what comes back: the payload P, its Appendix A records, the receipt.
 
-The only file that knows the wire names of the standard (StageHash, PackageHash, …) and of an
-anchor. A chain holds, for each log, one list of payloads that cannot fork, because the key of a
-payload is the *start* of its range and a chain takes a key once.
+The only file that knows the wire names of the standard (StageHash, PackageHash, …). A chain holds,
+for each log, one list of payloads that cannot fork: a payload's key is the *start* of its range.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ MAX_NOTE_LINES = 64
 CHECKPOINT_BIZ_NAME = "存证日志检查点"
 ROOT_STAGES = ("日志根-SM3", "日志根-SHA256")
 TWIN_SUFFIX = "/sha256"
-
 _CHAIN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _ORIGIN = re.compile(r"[a-z0-9.-]+(?:/[a-z0-9.-]+)*", re.ASCII)
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
@@ -224,7 +222,9 @@ def item_record(
     return {"transaction_info": {"transaction_detail_info": {"biz_data": business, "necessaryData": necessary}}}
 
 
-def checkpoint_record(checkpoint: str, sm3_root: bytes, sha256_root: bytes, *, created_at: datetime, upload_time: datetime) -> dict[str, JSONValue]:
+def checkpoint_record(
+    checkpoint: str, sm3_root: bytes, sha256_root: bytes, *, created_at: datetime, upload_time: datetime
+) -> dict[str, JSONValue]:
     """T0, the record that every payload begins with: both roots of the log as stages.
 
     Shapes: `checkpoint` is the text of the SM3 checkpoint (three lines), `created_at` the T of the log's line over it.
@@ -258,7 +258,9 @@ class Record:
         (inner,) = members(value, "transaction_info", what)
         (detail,) = members(inner, "transaction_detail_info", what)
         business, necessary = members(detail, "biz_data necessaryData", what)
-        names = "bizName businessData sliceData" if isinstance(business, dict) and "sliceData" in business else "bizName businessData"
+        names = (
+            "bizName businessData sliceData" if isinstance(business, dict) and "sliceData" in business else "bizName businessData"
+        )
         biz_name, stages, *slice_data = members(business, names, what)
         create, package, upload = members(necessary, "CreateTime PackageHash UploadTime", what)
         if not isinstance(biz_name, str) or not isinstance(stages, list) or not stages:
@@ -285,8 +287,7 @@ class Record:
 class Payload:
     """P, read strictly: its form, its two heads, T0 and the order of `seen` are those of the format page.
 
-    What needs keys, the item or the block (signature lines, T0.CreateTime, each T as recomputed)
-    is judged by the verifier.
+    What needs keys, the item or the block (lines, T0.CreateTime, T as recomputed) is the verifier's.
     """
 
     chain: str
@@ -350,7 +351,10 @@ class Payload:
         first = self.records[0]
         business = first.value["transaction_info"]["transaction_detail_info"]["biz_data"]
         roots = zip(ROOT_STAGES, (self.head.root, self.twin_head.root), strict=True)
-        expected = {"bizName": CHECKPOINT_BIZ_NAME, "businessData": [{"StageHash": root.hex(), "StageName": name} for name, root in roots]}
+        expected = {
+            "bizName": CHECKPOINT_BIZ_NAME,
+            "businessData": [{"StageHash": root.hex(), "StageName": name} for name, root in roots],
+        }
         if business != expected or first.package_hash != sm3(self.head.text.encode()):
             raise Malformed("first record of an anchor is not that of its checkpoint: expected both roots and SM3 of the text")
         if len({record.package_hash for record in self.records}) != len(self.records):
@@ -403,7 +407,9 @@ class ChainReceipt:
     data: bytes
 
     @classmethod
-    def build(cls, *, block_time: datetime, chain: str, engine: str, height: int, key: Digest, proof: JSONValue, tx_id: TxId) -> ChainReceipt:
+    def build(
+        cls, *, block_time: datetime, chain: str, engine: str, height: int, key: Digest, proof: JSONValue, tx_id: TxId
+    ) -> ChainReceipt:
         """The receipt of these parts, with its canonical bytes.
 
         Raises: Malformed if a part has the wrong form.
