@@ -1,0 +1,310 @@
+"""One field of a template: its type, the form its values have, and how that form is told to a person.
+
+Nothing is repaired: a value either has the one form or is refused, and the message shows the right
+form with an example. What was sent is described by type and length only, since it may be personal.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from calendar import monthrange
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from models.canonical import MAX_INTEGER, JSONValue
+from models.digest import Digest
+from models.errors import Malformed, Unknown
+
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?", re.ASCII)
+_NUMBER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
+_COUNT_TEXT = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.[0-9]*[1-9])?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
+_LEAP_SECOND = 60
+
+EMPTY_CODE_TITLE = "空值"
+"""The title that 枚举 tables give to the code that says: no value (erratum T23)."""
+
+
+class FieldType(StrEnum):
+    """The types of field values (T/SAC 004—2024 App. A, B; what each means is ours, erratum T20)."""
+
+    CHARACTER = "CHARACTER"
+    TEXT = "TEXT"
+    NUMBER = "NUMBER"
+    DECIMAL = "DECIMAL"
+    DATE = "DATE"
+    TIME = "TIME"
+    BOOLEAN = "BOOLEAN"
+    FILE_OBJECT = "FILE_OBJECT"
+    OBJECT_ARRAY = "OBJECT_ARRAY"
+
+
+class Form(StrEnum):
+    """What the text of a CHARACTER field says, where the standard types a number or a date as CHARACTER."""
+
+    NUMBER = "number"
+    COUNT = "count"
+    DATE = "date"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The codes that the elements of an OBJECT_ARRAY may have together: one of `sets`, each code once."""
+
+    by: str
+    sets: tuple[frozenset[int | str], ...]
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What a template says of a field beyond its schema: for intake and display, never for verification."""
+
+    note: str = ""
+    also: tuple[str, ...] = ()
+    reading: str = ""
+    errata: tuple[str, ...] = ()
+    mask: str = ""
+    form: Form | None = None
+    items: tuple[Field, ...] = ()
+    choice: Choice | None = None
+    twin_required: bool = False
+
+
+NO_DETAIL = Detail()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: `place` counts over all fields of the template in file order and numbers its salt.
+
+    `max` counts code points. `enum` maps a code (integer for NUMBER, text for CHARACTER) to its title.
+    `grade` is the class of personal information, 1 to 4, or None where the field is not personal.
+    `search` is true where the field may be looked up by its exact value through the blind index.
+    """
+
+    name: str
+    title: str
+    type: FieldType
+    required: bool
+    place: int = 0
+    max: int | None = None
+    enum: Mapping[int | str, str] | None = None
+    enum_title: str = ""
+    grade: int | None = None
+    search: bool = False
+    clause: str = ""
+    detail: Detail = NO_DETAIL
+
+    @property
+    def items(self) -> tuple[Field, ...]:
+        """The members that each object of an OBJECT_ARRAY has; empty where the template does not say."""
+        return self.detail.items
+
+
+def is_date(value: JSONValue) -> bool:
+    """Whether `value` is a DATE: `YYYY-MM-DD`, a day that exists."""
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def is_time(value: JSONValue) -> bool:
+    """Whether `value` is a TIME: RFC 3339 with `T`, seconds, no trailing zero in the fraction, an explicit offset.
+
+    Source: formats, Notation; a 60th second only where RFC 3339 §5.7 lets one be (23:59:60 UTC at the end of a month).
+    """
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return False
+    minute, second, offset = match.groups()
+    leap = int(second) == _LEAP_SECOND
+    try:
+        moment = datetime.fromisoformat(f"{minute}:{'59' if leap else second}{'+00:00' if offset == 'Z' else offset}")
+        if leap:
+            moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return not leap or (moment.hour, moment.minute, moment.day) == (23, 59, monthrange(moment.year, moment.month)[1])
+
+
+def is_decimal(value: JSONValue) -> bool:
+    """Whether `value` is a DECIMAL: text, no plus sign, no exponent, no trailing zero in the fraction, not `-0`."""
+    return isinstance(value, str) and value != "-0" and _DECIMAL.fullmatch(value) is not None
+
+
+def is_number(value: JSONValue) -> bool:
+    """Whether `value` is a NUMBER: a JSON integer below 2⁵³ in size."""
+    return type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
+def is_text(value: JSONValue) -> bool:
+    """Whether `value` is text that has a canonical form: NFC, no U+0000, no lone surrogate."""
+    if not isinstance(value, str):
+        return False
+    if value.isascii():
+        return "\x00" not in value
+    return (
+        "\x00" not in value
+        and unicodedata.is_normalized("NFC", value)
+        and not any("\ud800" <= char <= "\udfff" for char in value)
+    )
+
+
+def is_file_object(value: JSONValue) -> bool:
+    """Whether `value` is a FILE_OBJECT: `digest`, `name`, `size` and perhaps `twin`, the digest under the other algorithm.
+
+    Raises: Unknown if a digest names an algorithm that is none of ours.
+    Source: formats §2.2; T/SAC 004—2024 App. B names the type and leaves it open (erratum T20).
+    """
+    if not isinstance(value, dict) or not {"digest", "name", "size"} <= set(value) <= {"digest", "name", "size", "twin"}:
+        return False
+    if not is_text(value["name"]) or not is_number(value["size"]) or value["size"] < 0:
+        return False
+    try:
+        first = Digest.parse(value["digest"])
+        return "twin" not in value or Digest.parse(value["twin"]).algorithm != first.algorithm
+    except Malformed:
+        return False
+
+
+def is_object_array(value: JSONValue) -> bool:
+    """Whether `value` is an OBJECT_ARRAY: an array of flat objects of text, integers, booleans and null."""
+    if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
+        return False
+    return all(_is_scalar(member) and is_text(name) for element in value for name, member in element.items())
+
+
+def _is_scalar(value: JSONValue) -> bool:
+    return value is None or isinstance(value, bool) or is_number(value) or is_text(value)
+
+
+_IS_TYPE: dict[FieldType, Callable[[Any], bool]] = {
+    FieldType.CHARACTER: is_text,
+    FieldType.TEXT: is_text,
+    FieldType.NUMBER: is_number,
+    FieldType.DECIMAL: is_decimal,
+    FieldType.DATE: is_date,
+    FieldType.TIME: is_time,
+    FieldType.BOOLEAN: lambda value: isinstance(value, bool),
+    FieldType.FILE_OBJECT: is_file_object,
+    FieldType.OBJECT_ARRAY: is_object_array,
+}
+
+_IS_FORM: dict[Form, Callable[[str], bool]] = {
+    Form.NUMBER: lambda text: text != "-0" and _NUMBER_TEXT.fullmatch(text) is not None,
+    Form.COUNT: lambda text: _COUNT_TEXT.fullmatch(text) is not None,
+    Form.DATE: is_date,
+}
+
+
+def satisfies(field: Field, value: JSONValue) -> bool:
+    """Whether `value` alone satisfies the schema of `field`: type, `max`, `enum`, `required` (check 6 of the verifier).
+
+    Raises: Unknown if a file's digest names an algorithm that is none of ours.
+    """
+    if value is None:
+        return not field.required
+    if not _IS_TYPE[field.type](value):
+        return False
+    if field.max is not None and len(value) > field.max:
+        return False
+    return field.enum is None or value in field.enum
+
+
+def is_acceptable(field: Field, value: JSONValue) -> bool:
+    """Whether intake takes `value`, given or null: the schema, and what the template says beyond it.
+
+    A required text is not blank (erratum T27), a required code is not 空值 (T23), a text that the
+    standard means as a number or date has its form (T13, T14).
+    """
+    try:
+        if not satisfies(field, value):
+            return False
+    except Unknown:
+        return False
+    if value is None:
+        return True
+    if field.type in {FieldType.CHARACTER, FieldType.TEXT}:
+        if field.required and not value.strip():
+            return False
+        return field.detail.form is None or _IS_FORM[field.detail.form](value)
+    if field.type is FieldType.NUMBER and field.required and field.enum is not None:
+        return field.enum[value] != EMPTY_CODE_TITLE
+    if field.type is FieldType.FILE_OBJECT:
+        return "twin" in value or not field.detail.twin_required
+    return True
+
+
+_FILE_EXAMPLE = '{"digest": "sm3:66c7f0f4…", "name": "合同.pdf", "size": 1024, "twin": "sha256:ba7816bf…"}'
+_EXPECTED: dict[FieldType, str] = {
+    FieldType.CHARACTER: "text in Unicode normal form C, for example 示例",
+    FieldType.TEXT: "text in Unicode normal form C, for example 示例",
+    FieldType.NUMBER: "a JSON integer below 2^53 in size, for example 1",
+    FieldType.DECIMAL: "a decimal number as text without plus sign, exponent or trailing zeros, for example 12.5",
+    FieldType.DATE: "a day YYYY-MM-DD that exists, for example 2026-11-21",
+    FieldType.TIME: "RFC 3339 with T, seconds and offset, no trailing zeros in the fraction, for example 2026-11-21T10:32:05+08:00",
+    FieldType.BOOLEAN: "true or false, for example true",
+    FieldType.FILE_OBJECT: f"a file's digest, name, size and twin digest, sm3 or sha256 in 64 lower-case hex digits, for example {_FILE_EXAMPLE}",
+    FieldType.OBJECT_ARRAY: 'an array of flat objects, for example [{"type": 1, "code": "91110000MA0000000X"}]',
+}
+_EXPECTED_FORM: dict[Form, str] = {
+    Form.NUMBER: "a number written as text, without sign +, separators or unit, for example 12.50",
+    Form.COUNT: "a whole number written as text, for example 4",
+    Form.DATE: "a day YYYY-MM-DD written as text, for example 2026-11-21",
+}
+
+
+def expectation(field: Field) -> str:
+    """What `field` takes, in words and with an example."""
+    if field.enum is not None:
+        codes = {code: title for code, title in field.enum.items() if not (field.required and title == EMPTY_CODE_TITLE)}
+        listed = ", ".join(f"{code} {title}" for code, title in codes.items())
+        kind = "an integer" if field.type is FieldType.NUMBER else "text"
+        return f"{kind}, one of {listed}; for example {next(iter(codes), '')}"
+    text = _EXPECTED[field.type] if field.detail.form is None else _EXPECTED_FORM[field.detail.form]
+    if field.max is not None:
+        text = f"at most {field.max} characters of {text}"
+    if field.detail.twin_required:
+        text = f"{text} (both digests)"
+    return f"{text}, not blank" if field.required and field.type in {FieldType.CHARACTER, FieldType.TEXT} else text
+
+
+def described(value: JSONValue) -> str:
+    """The type and length of `value`, and never the value itself."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return f"text of {len(value)} characters"
+    if isinstance(value, int):
+        return "an integer"
+    if isinstance(value, float):
+        return "a number with a fraction"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} members"
+    if isinstance(value, list | tuple):
+        return f"an array of {len(value)} elements"
+    return "something that JSON does not have"
+
+
+def field_time(moment: datetime) -> str:
+    """`moment` as a TIME field has it: UTC, cut to the millisecond, without trailing zeros in the fraction.
+
+    Raises: Malformed if it has no zone.
+    """
+    if moment.tzinfo is None:
+        raise Malformed("time has no zone")
+    moment = moment.astimezone(UTC)
+    fraction = f".{moment.microsecond // 1000:03d}".rstrip("0").rstrip(".")
+    return f"{(moment - timedelta(microseconds=moment.microsecond)).strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z"
