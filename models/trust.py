@@ -39,6 +39,8 @@ _ENGINE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+\n-----END CERTIFICATE-----\n?", re.ASCII)
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _MAX_NAME = 256
+_POLICY_NAMES = ("chains", "signature", "twin", "timestamps", "third_parties", "skew_s")
+_CHAIN_NAMES = ("id", "engine", "first", "time_error_s", "not_before")
 Table = dict[str, Any]
 
 
@@ -436,7 +438,7 @@ def format_trust(roots: TrustRoots) -> bytes:
     lines = [f"format = {_toml(FORMAT)}"]
     lines += _some({"issued_at": roots.issued_at, "refresh_by": roots.refresh_by})
     lines += ["[policy]"]
-    lines += _some({name: getattr(policy, name) for name in ("chains", "signature", "twin", "timestamps", "third_parties", "skew_s")})
+    lines += _some({name: getattr(policy, name) for name in _POLICY_NAMES})
     lines += [f"witnesses = {_toml(policy.witnesses.text)}"]
     if roots.algorithms:
         lines += ["[algorithms]", *_some(dict(sorted(roots.algorithms.items())))]
@@ -447,7 +449,7 @@ def format_trust(roots: TrustRoots) -> bytes:
         ]
         lines += ["[[log]]", *_some({"origin": log.origin, "tree": log.tree.value, "twin_of": log.twin_of, "keys": keys})]
     for chain in roots.chains:
-        lines += ["[[chain]]", *_some({name: getattr(chain, name) for name in ("id", "engine", "first", "time_error_s", "not_before")})]
+        lines += ["[[chain]]", *_some({name: getattr(chain, name) for name in _CHAIN_NAMES})]
         epochs = [
             {
                 "from_height": epoch.from_height,
@@ -466,7 +468,8 @@ def format_trust(roots: TrustRoots) -> bytes:
     for submitter in roots.submitters:
         mark = None if submitter.certificate is None else submitter.certificate.hex()
         key = None if submitter.vkey is None else str(submitter.vkey)
-        lines += ["[[submitter]]", *_some({"account": submitter.account, "vkey": key, "certificate": mark, "subject": submitter.subject})]
+        lines += [f"[[submitter]]\naccount = {_toml(submitter.account)}"]
+        lines += _some({"vkey": key, "certificate": mark, "subject": submitter.subject})
     data = ("\n".join(lines) + "\n").encode()
     TrustRoots.parse(data)
     return data
@@ -489,6 +492,7 @@ def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_toml(name) if not _BARE.fullmatch(name) else name} = {_toml(entry)}" for name, entry in value.items() if entry is not None)
+        keys = {name: name if _BARE.fullmatch(name) else _toml(name) for name in value}
+        inner = ", ".join(f"{keys[name]} = {_toml(entry)}" for name, entry in value.items() if entry is not None)
         return "{ " + inner + " }" if inner else "{}"
     raise Malformed(f"value of type {type(value).__name__} has no place in a trust file")
