@@ -1,0 +1,156 @@
+"""The hot routes: POST /v1/evidence and /v1/evidence:batch, as plain ASGI.
+
+Nothing stands between the socket and `Preservation.preserve` but a token look-up and the strict
+parser; the web framework only describes these two routes.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from evidence.access import Caller, Role
+from evidence.api.problems import QueryRefused, encode, language_of, problem_value
+from evidence.api.requests import caller_of, header, read_json, require
+from evidence.bootstrap import Service
+from evidence.errors import TooLarge
+from evidence.preservation import Preserved
+from models.canonical import MAX_BODY_BYTES, JSONValue, canonical
+from models.errors import EvidenceError, Invalid, Problem
+
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 16 << 20
+MAX_WAIT_S = 300
+DEFAULT_WAIT_S = 60
+
+
+def _refused(field: str, field_zh: str, expected: str, got: str) -> QueryRefused:
+    problem = Problem(pointer=f"?{field}", field=field, field_zh=field_zh, expected=expected, got=got, clause="")
+    return QueryRefused(f"parameter {field[:32]} is wrong: expected {expected}", (problem,))
+
+
+def wait_of(query: bytes) -> int | None:
+    """For how many seconds the caller wants to wait for finality, or None.
+
+    Raises: QueryRefused if a parameter is unknown, stands twice or has a wrong form.
+    Source: interface §3 (POST /v1/evidence[?wait=final&timeout_s=]).
+    """
+    if not query:
+        return None
+    seen: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=None):
+        if name not in ("wait", "timeout_s") or name in seen:
+            raise _refused("wait", "等待", "only wait and timeout_s, once each", "another parameter")
+        seen[name] = value
+    if seen.get("wait", "final") != "final":
+        raise _refused("wait", "等待", "final", f"text of {len(seen['wait'])} characters")
+    timeout = seen.get("timeout_s", str(DEFAULT_WAIT_S))
+    if not (timeout.isascii() and timeout.isdigit() and 1 <= len(timeout) <= 3 and 1 <= int(timeout) <= MAX_WAIT_S):
+        raise _refused("timeout_s", "等待秒数", f"a whole number from 1 to {MAX_WAIT_S}", f"text of {len(timeout)} characters")
+    if "wait" not in seen:
+        raise _refused("timeout_s", "等待秒数", "only together with wait=final", "no wait")
+    return int(timeout)
+
+
+class Intake:
+    """POST /v1/evidence: one submission in, one promise out."""
+
+    route = "/v1/evidence"
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every refusal is raised.
+
+        Raises: Unauthorised, Forbidden, Malformed, Invalid, Conflict, Stale, Erased, Unready and what else `preserve` returns.
+        """
+        caller = require(caller_of(scope, self._service.access), Role.BUSINESS)
+        wait_s = wait_of(scope["query_string"])
+        body = await read_json(scope, receive)
+        preservation = self._service.preservation
+        [result] = await preservation.preserve([body], caller, request_id=scope["request_id"])
+        if isinstance(result, EvidenceError):
+            raise result
+        value = result.to_json()
+        if wait_s is not None:
+            value["state"] = str(await preservation.wait_final(result.evidence_id, wait_s))
+        location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
+        await answer_json(send, 201 if result.created else 200, value, location)
+
+
+class BatchIntake:
+    """POST /v1/evidence:batch: up to 1,000 submissions; a bad one refuses only itself."""
+
+    route = "/v1/evidence:batch"
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a refusal of the whole is raised, a refusal of one item stands in its result.
+
+        Raises: Unauthorised, Forbidden, Malformed, Invalid, TooLarge.
+        """
+        caller = require(caller_of(scope, self._service.access), Role.BUSINESS)
+        if scope["query_string"]:
+            raise _refused("wait", "等待", "no parameters", "a parameter")
+        body = await read_json(scope, receive, limit=MAX_BATCH_BYTES)
+        submissions = _submissions(body)
+        request_id: str = scope["request_id"]
+        results = await self._preserve(submissions, caller, request_id=request_id, whole=int(header(scope, b"content-length") or MAX_BATCH_BYTES))
+        language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
+        await answer_json(send, 200, {"results": [_result(index, result, request_id, language) for index, result in enumerate(results)]})
+
+    async def _preserve(
+        self, submissions: list[JSONValue], caller: Caller, *, request_id: str, whole: int
+    ) -> list[Preserved | EvidenceError]:
+        if whole <= MAX_BODY_BYTES:
+            return await self._service.preservation.preserve(submissions, caller, request_id=request_id)
+        # Only in a body above the limit of one submission can a submission be above it.
+        sizes = [len(canonical(submission)) for submission in submissions]
+        fitting = [submission for submission, size in zip(submissions, sizes, strict=True) if size <= MAX_BODY_BYTES]
+        done = iter(await self._service.preservation.preserve(fitting, caller, request_id=request_id) if fitting else ())
+        return [
+            next(done) if size <= MAX_BODY_BYTES else TooLarge(f"submission is too large: expected at most {MAX_BODY_BYTES} bytes, got {size}")
+            for size in sizes
+        ]
+
+
+def _submissions(body: JSONValue) -> list[JSONValue]:
+    if isinstance(body, dict) and set(body) == {"submissions"} and isinstance(body["submissions"], list):
+        found: list[JSONValue] = body["submissions"]
+        if 1 <= len(found) <= MAX_BATCH_ITEMS:
+            return found
+        got = f"array of {len(found)}"
+    else:
+        got = f"{type(body).__name__}"
+    expected = f'an object with the one member "submissions", an array of 1 to {MAX_BATCH_ITEMS}'
+    problem = Problem(pointer="/submissions", field="submissions", field_zh="存证请求", expected=expected, got=got, clause="")
+    raise Invalid("batch has wrong form: expected 1 to 1000 submissions", (problem,))
+
+
+def _result(index: int, result: Preserved | EvidenceError, request_id: str, language: str) -> dict[str, JSONValue]:
+    if isinstance(result, EvidenceError):
+        problem = problem_value(result, request_id=request_id, language=language)
+        return {"index": index, "status": problem["status"], "problem": problem}
+    return {"index": index, "status": 201 if result.created else 200, **result.to_json()}
+
+
+async def answer_json(send: Send, status: int, value: JSONValue, *headers: tuple[bytes, bytes]) -> None:
+    """Send `value` as a whole JSON answer that no cache keeps."""
+    body = encode(value)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode("ascii")),
+                (b"cache-control", b"no-store"),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
