@@ -74,6 +74,13 @@ def _binaries() -> Path:
     return copy / package.name / "pginstall" / "bin"
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 def _remove_folders_of_dead_processes() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         process = folder.name.removeprefix(_FOLDER).partition("-")[0]
@@ -104,9 +111,7 @@ class Server:
         self._data = self._folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = _free_port()
         try:
             self._initialise()
             self.start()
@@ -130,19 +135,22 @@ class Server:
             return
         give_up = time.monotonic() + _READY_S
         self._launch()
-        while True:
-            try:
-                self.connect("postgres").close()
-            except psycopg.OperationalError:
-                if time.monotonic() > give_up:
-                    raise Unavailable(f"PostgreSQL did not start: {self._log_end()}") from None
-                if self._process is None or self._process.poll() is not None:
-                    # Right after a kill the old backends still hold the shared memory for a moment.
-                    time.sleep(0.1)
-                    self._launch()
-                time.sleep(0.02)
-            else:
-                return
+        while not self._answers():
+            if time.monotonic() > give_up:
+                raise Unavailable(f"PostgreSQL did not start: {self._log_end()}")
+            if self._process is None or self._process.poll() is not None:
+                # Right after a kill the old backends still hold the shared memory for a moment.
+                time.sleep(0.1)
+                self._launch()
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        """Whether it is this server that answers, and not another that took the port before it did."""
+        try:
+            with self.connect("postgres") as connection:
+                return connection.execute("SHOW data_directory").fetchone() == (str(self._data),)
+        except psycopg.OperationalError:
+            return False
 
     def kill(self) -> None:
         """All processes of the server are gone at once, as in a power cut; what was committed is kept."""
