@@ -79,11 +79,25 @@ def hmac_sm3(key: bytes, message: bytes) -> bytes:
     Shapes: key ≤ 64 bytes → 32 bytes.
     Source: RFC 2104 over GB/T 32905; written out because `hmac` looks the algorithm up at each call.
     """
-    padded = key.ljust(_BLOCK, b"\0")
-    inner, outer = _SM3.copy(), _SM3.copy()
-    inner.update(padded.translate(_INNER) + message)
-    outer.update(padded.translate(_OUTER) + inner.digest())
-    return outer.digest()
+    return _Keyed(key).digest(message)
+
+
+class _Keyed:
+    """HMAC-SM3 under one key, whose two blocks are hashed once."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        padded = key.ljust(_BLOCK, b"\0")
+        self._inner, self._outer = _SM3.copy(), _SM3.copy()
+        self._inner.update(padded.translate(_INNER))
+        self._outer.update(padded.translate(_OUTER))
+
+    def digest(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def derive(secret: bytes, tag: str, *context: JSONValue) -> bytes:
@@ -143,7 +157,9 @@ def commit(
     The values are taken as they are: `Template.validate` comes first.
     Source: formats §2.2; T/SAC 004—2024 App. A c), B c) StageHash (what it covers is ours, erratum J10).
     """
-    key = derive(secret, "cz-salt/1", log, submitter, client_key)
+    keyed = _Keyed(secret)
+    context = ",".join(map(encode_basestring, (log, submitter, client_key)))
+    key = keyed.digest(f'["cz-salt/1",{context}]'.encode())[:_KEY_BYTES]
     made = []
     for stage in template.stages:
         values = stages.get(stage.name)
@@ -154,7 +170,8 @@ def commit(
             f'["{TAG}","{salt}{frame}{_value_text(values.get(field.name))}]'.encode()
             for salt, frame, field in zip(texts, stage.frames, stage.fields, strict=True)
         ]
-        flat_salt = _keystream(derive(secret, "cz-flat/1", log, submitter, client_key, stage.name), 0, 1)
+        flat_key = keyed.digest(f'["cz-flat/1",{context},{encode_basestring(stage.name)}]'.encode())[:_KEY_BYTES]
+        flat_salt = _keystream(flat_key, 0, 1)
         made.append(_stage_commitment(stage.name, leaves, flat_salt))
     return tuple(made)
 

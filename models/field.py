@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from calendar import monthrange
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from types import UnionType
 from typing import Any
 
 from models.canonical import MAX_INTEGER, JSONValue
@@ -232,17 +233,22 @@ def is_acceptable(field: Field, value: JSONValue) -> bool:
             return False
     except Unknown:
         return False
-    if value is None:
-        return True
-    if field.type in {FieldType.CHARACTER, FieldType.TEXT}:
-        if field.required and not value.strip():
-            return False
-        return field.detail.form is None or _IS_FORM[field.detail.form](value)
-    if field.type is FieldType.NUMBER and field.required and field.enum is not None:
-        return field.enum[value] != EMPTY_CODE_TITLE
-    if field.type is FieldType.FILE_OBJECT:
-        return "twin" in value or not field.detail.twin_required
-    return True
+    check = _INTAKE.get(field.type)
+    return value is None or check is None or check(field, value)
+
+
+def _is_told_text(field: Field, value: str) -> bool:
+    if field.required and not value.strip():
+        return False
+    return field.detail.form is None or _IS_FORM[field.detail.form](value)
+
+
+_INTAKE: dict[FieldType, Callable[[Field, Any], bool]] = {
+    FieldType.CHARACTER: _is_told_text,
+    FieldType.TEXT: _is_told_text,
+    FieldType.NUMBER: lambda field, value: not (field.required and (field.enum or {}).get(value) == EMPTY_CODE_TITLE),
+    FieldType.FILE_OBJECT: lambda field, value: "twin" in value or not field.detail.twin_required,
+}
 
 
 _FILE_EXAMPLE = '{"digest": "sm3:66c7f0f4…", "name": "合同.pdf", "size": 1024, "twin": "sha256:ba7816bf…"}'
@@ -252,9 +258,9 @@ _EXPECTED: dict[FieldType, str] = {
     FieldType.NUMBER: "a JSON integer below 2^53 in size, for example 1",
     FieldType.DECIMAL: "a decimal number as text without plus sign, exponent or trailing zeros, for example 12.5",
     FieldType.DATE: "a day YYYY-MM-DD that exists, for example 2026-11-21",
-    FieldType.TIME: "RFC 3339 with T, seconds and offset, no trailing zeros in the fraction, for example 2026-11-21T10:32:05+08:00",
+    FieldType.TIME: "RFC 3339 with seconds and offset, no trailing zeros in the fraction, for example 2026-11-21T10:32:05+08:00",
     FieldType.BOOLEAN: "true or false, for example true",
-    FieldType.FILE_OBJECT: f"a file's digest, name, size and twin digest, sm3 or sha256 in 64 lower-case hex digits, for example {_FILE_EXAMPLE}",
+    FieldType.FILE_OBJECT: f"digest, name, size and twin of a file, digests in lower-case hex, for example {_FILE_EXAMPLE}",
     FieldType.OBJECT_ARRAY: 'an array of flat objects, for example [{"type": 1, "code": "91110000MA0000000X"}]',
 }
 _EXPECTED_FORM: dict[Form, str] = {
@@ -283,19 +289,20 @@ def described(value: JSONValue) -> str:
     """The type and length of `value`, and never the value itself."""
     if value is None:
         return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, str):
-        return f"text of {len(value)} characters"
-    if isinstance(value, int):
-        return "an integer"
-    if isinstance(value, float):
-        return "a number with a fraction"
-    if isinstance(value, dict):
-        return f"an object of {len(value)} members"
-    if isinstance(value, list | tuple):
-        return f"an array of {len(value)} elements"
+    for kind, sentence in _DESCRIBED:
+        if isinstance(value, kind):
+            return sentence.format(len(value) if isinstance(value, Sized) else 0)
     return "something that JSON does not have"
+
+
+_DESCRIBED: tuple[tuple[type | UnionType, str], ...] = (
+    (bool, "a boolean"),
+    (str, "text of {} characters"),
+    (int, "an integer"),
+    (float, "a number with a fraction"),
+    (dict, "an object of {} members"),
+    (list | tuple, "an array of {} elements"),
+)
 
 
 def field_time(moment: datetime) -> str:

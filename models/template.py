@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Final
 
 from models import validation
-from models.canonical import JSONValue, canonical_text, members, parse
+from models.canonical import JSONValue, canonical_text, parse
 from models.digest import Pair, pair
 from models.errors import Invalid, Malformed, Unknown, VerificationError
 from models.field import Field, FieldType, described, field_time, satisfies
@@ -47,11 +47,11 @@ GRADES: Final = (1, 4)
 
 _FORMAT = "cz-template/1"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,5}", re.ASCII)
+_CODE = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEMA = frozenset({"bizName", "commitment", "format", "name", "title", "stages", "enums"})
 _FIELD_NEEDS = frozenset({"name", "title", "type", "required"})
 _FIELD_TAKES = _FIELD_NEEDS | {"max", "enum", "grade", "search", "clause"}
-_ENUM_TYPES: dict[FieldType, type] = {FieldType.NUMBER: int, FieldType.CHARACTER: str}
 _TEXT_TYPES = frozenset({FieldType.CHARACTER, FieldType.TEXT})
 
 
@@ -221,35 +221,41 @@ def _flag(value: JSONValue, what: str) -> bool:
     return value
 
 
-def _enums(value: JSONValue) -> dict[str, tuple[str, dict[int | str, str]]]:
+def _enums(value: JSONValue) -> dict[str, dict[str, str]]:
+    """The enumerations of the template: by name, each code (as text, a member name of JSON) and its title."""
     if not isinstance(value, dict):
         raise Malformed("enums of the template is not an object")
-    found: dict[str, tuple[str, dict[int | str, str]]] = {}
-    for key, entry in value.items():
-        title, values = members(entry, "title values", "enumeration of the template")
-        if not isinstance(values, list) or not values:
-            raise Malformed("enumeration of the template has no values")
-        codes: dict[int | str, str] = {}
-        for element in values:
-            code, text = members(element, "code title", "value of an enumeration")
-            if type(code) not in {int, str} or code in codes:
-                raise Malformed("code of an enumeration is neither integer nor text, or stands twice")
-            codes[code] = _label(text, "title of a code")
-        if len({type(code) for code in codes}) != 1:
-            raise Malformed("codes of an enumeration are of two types: expected all integers or all text")
-        found[key] = (_label(title, "title of an enumeration"), codes)
-    return found
+    for name, codes in value.items():
+        _label(name, "name of an enumeration")
+        if not isinstance(codes, dict) or not codes:
+            raise Malformed("enumeration of the template is not an object of codes and titles")
+        for code, title in codes.items():
+            _label(code, "code of an enumeration")
+            _label(title, "title of a code")
+    return value
 
 
-def _field(value: JSONValue, place: int, enums: dict[str, tuple[str, dict[int | str, str]]]) -> Field:
+def _codes(name: JSONValue, kind: FieldType, enums: Mapping[str, Mapping[str, str]]) -> dict[int | str, str]:
+    """The codes of the enumeration `name` as a field of type `kind` has them: integers for NUMBER, text for CHARACTER."""
+    if not isinstance(name, str) or name not in enums:
+        raise Malformed("enum of a field is wrong: expected the name of one of the template's enums")
+    if kind is FieldType.CHARACTER:
+        return {code: title for code, title in enums[name].items()}  # noqa: C416 - wider keys than dict() gives
+    if kind is not FieldType.NUMBER or not all(_CODE.fullmatch(code) for code in enums[name]):
+        raise Malformed("enum of a field is of another type: expected integer codes for NUMBER, text codes for CHARACTER")
+    return {int(code): title for code, title in enums[name].items()}
+
+
+def _field(value: JSONValue, place: int, enums: Mapping[str, Mapping[str, str]]) -> Field:
     if not isinstance(value, dict):
         raise Malformed("field of the template is not an object")
     if not _FIELD_NEEDS <= set(value) <= _FIELD_TAKES:
         raise Malformed(
-            "field of the template has wrong members: expected name, title, type, required and perhaps max, enum, grade, search, clause"
+            "field of the template has wrong members: expected name, title, type, required"
+            " and perhaps max, enum, grade, search, clause"
         )
     kind = value["type"]
-    if kind not in FieldType.__members__:
+    if not isinstance(kind, str) or kind not in FieldType.__members__:
         raise Malformed(f"field of the template has an unknown type: expected one of {', '.join(FieldType)}")
     kind = FieldType(kind)
     limit, grade, search = value.get("max"), value.get("grade"), value.get("search")
@@ -259,13 +265,6 @@ def _field(value: JSONValue, place: int, enums: dict[str, tuple[str, dict[int | 
         raise Malformed("grade of a field is wrong: expected 1 to 4")
     if "search" in value and search != Search.EXACT:
         raise Malformed("search of a field is wrong: expected exact")
-    enum_title, enum = "", None
-    if "enum" in value:
-        if not isinstance(value["enum"], str) or value["enum"] not in enums:
-            raise Malformed("enum of a field is wrong: expected the name of one of the template's enums")
-        enum_title, enum = enums[value["enum"]]
-        if kind not in _ENUM_TYPES or not all(isinstance(code, _ENUM_TYPES[kind]) for code in enum):
-            raise Malformed("enum of a field is of another type: expected integer codes for NUMBER, text codes for CHARACTER")
     return Field(
         name=_label(value["name"], "name of a field"),
         title=_label(value["title"], "title of a field"),
@@ -273,15 +272,15 @@ def _field(value: JSONValue, place: int, enums: dict[str, tuple[str, dict[int | 
         required=_flag(value["required"], "required of a field"),
         place=place,
         max=limit,
-        enum=enum,
-        enum_title=enum_title,
+        enum=_codes(value["enum"], kind, enums) if "enum" in value else None,
+        enum_title=value.get("enum", ""),
         grade=grade,
         search="search" in value,
         clause=_label(value["clause"], "clause of a field") if "clause" in value else "",
     )
 
 
-def _stage(value: JSONValue, start: int, enums: dict[str, tuple[str, dict[int | str, str]]]) -> StageTemplate:
+def _stage(value: JSONValue, start: int, enums: Mapping[str, Mapping[str, str]]) -> StageTemplate:
     if not isinstance(value, dict) or not {"name", "fields"} <= set(value) <= {"name", "fields", "required"}:
         raise Malformed("stage of the template has wrong members: expected name, fields and perhaps required")
     name = _label(value["name"], "name of a stage")
@@ -317,7 +316,7 @@ def _built(data: bytes, schema: dict[str, JSONValue], further: dict[str, JSONVal
             raise Malformed(f"template has too many fields: expected at most {MAX_FIELDS}")
     if len({stage.name for stage in stages}) != len(stages):
         raise Malformed("template has a stage name twice")
-    extras = validation.read_further(further, tuple(stages), {key: codes for key, (_, codes) in enums.items()})
+    extras = validation.read_further(further, tuple(stages), lambda enum, kind: _codes(enum, kind, enums))
     stages = [
         _stage_of(stage.name, stage.required, tuple(extras.detailed(stage.name, entry) for entry in stage.fields), stage.start)
         for stage in stages

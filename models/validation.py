@@ -6,7 +6,7 @@ of kinds; nothing is ever evaluated. A verifier does not read this part of a tem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
@@ -40,6 +40,10 @@ _ITEM_TYPES = frozenset(
 )
 
 
+Codes = Callable[[JSONValue, FieldType], dict[int | str, str]]
+"""The codes of a named enumeration as values of that type; Malformed if there is none such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Values that must be equal wherever they are given: (stage, field) or (stage, field, member of a FILE_OBJECT)."""
@@ -66,9 +70,7 @@ class Further:
         return field if detail is NO_DETAIL else replace(field, detail=detail)
 
 
-def read_further(
-    value: Mapping[str, JSONValue], stages: tuple[StageTemplate, ...], enums: Mapping[str, Mapping[int | str, str]]
-) -> Further:
+def read_further(value: Mapping[str, JSONValue], stages: tuple[StageTemplate, ...], codes: Codes) -> Further:
     """The further members of a template whose schema has been read.
 
     Raises: Malformed if a member is unknown, has a wrong form, or names a stage or field that is not there.
@@ -82,7 +84,7 @@ def read_further(
         raise Malformed("model of the template is wrong: expected single, chain or stream")
     if not set(_texts(common, "common of the template")) <= {stage.name for stage in stages}:
         raise Malformed("common of the template names a stage that is not there")
-    if link is not None and link not in {name for _, name in fields}:
+    if link is not None and link not in [name for _, name in fields]:
         raise Malformed("link_field of the template names a field that is not there")
     rules = value.get("rules", [])
     if not isinstance(rules, list):
@@ -93,7 +95,7 @@ def read_further(
         common=tuple(common),
         link_field=link,
         rules=tuple(_rule(rule, fields) for rule in rules),
-        details=dict(_details(value.get("details", {}), fields, enums)),
+        details=dict(_details(value.get("details", {}), fields, codes)),
     )
 
 
@@ -120,9 +122,7 @@ def _rule(value: JSONValue, fields: Mapping[tuple[str, str], Field]) -> Rule:
     return Rule("equal", paths, _text(value["clause"], "clause of a rule"))
 
 
-def _details(
-    value: JSONValue, fields: Mapping[tuple[str, str], Field], enums: Mapping[str, Mapping[int | str, str]]
-) -> Iterator[tuple[tuple[str, str], Detail]]:
+def _details(value: JSONValue, fields: Mapping[tuple[str, str], Field], codes: Codes) -> Iterator[tuple[tuple[str, str], Detail]]:
     if not isinstance(value, dict) or not all(isinstance(entries, dict) for entries in value.values()):
         raise Malformed("details of the template is wrong: expected an object of stages, each an object of fields")
     for stage_name, entries in value.items():
@@ -132,18 +132,18 @@ def _details(
                 raise Malformed("details of the template names a field that is not there")
             if not isinstance(entry, dict) or not set(entry) <= _DETAIL:
                 raise Malformed(f"details of a field have an unknown member: expected only {', '.join(sorted(_DETAIL))}")
-            yield (stage_name, name), _detail(entry, field, enums)
+            yield (stage_name, name), _detail(entry, field, codes)
 
 
-def _detail(value: dict[str, JSONValue], field: Field, enums: Mapping[str, Mapping[int | str, str]]) -> Detail:
+def _detail(value: dict[str, JSONValue], field: Field, codes: Codes) -> Detail:
     form, items, twin = value.get("form"), value.get("items"), value.get("twin_required", False)
-    if form is not None and (form not in set(Form) or field.type not in {FieldType.CHARACTER, FieldType.TEXT}):
+    if form is not None and (form not in list(Form) or field.type not in {FieldType.CHARACTER, FieldType.TEXT}):
         raise Malformed("form of a field is wrong: expected number, count or date, of a CHARACTER or TEXT field")
     if items is not None and (field.type is not FieldType.OBJECT_ARRAY or not isinstance(items, list) or not items):
         raise Malformed("items of a field is wrong: expected a non-empty array, of an OBJECT_ARRAY field")
     if not isinstance(twin, bool) or (twin and field.type is not FieldType.FILE_OBJECT):
         raise Malformed("twin_required of a field is wrong: expected true or false, of a FILE_OBJECT field")
-    members = tuple(_item(item, enums) for item in items or ())
+    members = tuple(_item(item, codes) for item in items or ())
     return Detail(
         note=_text(value.get("note", ""), "note of a field"),
         also=tuple(_texts(value.get("also", []), "also of a field")),
@@ -157,7 +157,7 @@ def _detail(value: dict[str, JSONValue], field: Field, enums: Mapping[str, Mappi
     )
 
 
-def _item(value: JSONValue, enums: Mapping[str, Mapping[int | str, str]]) -> Field:
+def _item(value: JSONValue, codes: Codes) -> Field:
     if not isinstance(value, dict) or not {"name", "title", "type", "required"} <= set(value) <= {
         "name",
         "title",
@@ -168,14 +168,14 @@ def _item(value: JSONValue, enums: Mapping[str, Mapping[int | str, str]]) -> Fie
     }:
         raise Malformed("item of a field has wrong members: expected name, title, type, required and perhaps enum, mask")
     kind, enum = value["type"], value.get("enum")
-    if kind not in set(_ITEM_TYPES) or (enum is not None and (not isinstance(enum, str) or enum not in enums)):
-        raise Malformed("item of a field has a type or enum that an item cannot have")
+    if kind not in list(_ITEM_TYPES):
+        raise Malformed("item of a field has a type that an item cannot have")
     return Field(
         name=_text(value["name"], "name of an item"),
         title=_text(value["title"], "title of an item"),
         type=FieldType(kind),
         required=value["required"] is True,
-        enum=None if enum is None else enums[enum],
+        enum=None if enum is None else codes(enum, FieldType(kind)),
         detail=Detail(mask=_text(value.get("mask", ""), "mask of an item")),
     )
 
@@ -183,7 +183,9 @@ def _item(value: JSONValue, enums: Mapping[str, Mapping[int | str, str]]) -> Fie
 def _choice(value: JSONValue, items: tuple[Field, ...]) -> Choice:
     if not isinstance(value, dict) or set(value) != {"by", "sets", "expected"} or not isinstance(value["sets"], list):
         raise Malformed("choice of a field is wrong: expected by, sets and expected")
-    if value["by"] not in {item.name for item in items} or not all(isinstance(codes, list) for codes in value["sets"]):
+    if value["by"] not in [item.name for item in items] or not all(
+        isinstance(codes, list) and all(type(code) in {int, str} for code in codes) for codes in value["sets"]
+    ):
         raise Malformed("choice of a field is wrong: expected by to name an item and sets to be arrays of codes")
     return Choice(
         value["by"], tuple(frozenset(codes) for codes in value["sets"]), _text(value["expected"], "expected of a choice")
