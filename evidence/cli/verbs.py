@@ -16,8 +16,8 @@ _PLACE = {
     LOCAL: ("在本机执行，不访问网络服务", "runs on this machine"),
     REMOTE: ("作为 --url 所指服务的客户端执行", "a client of the service at --url"),
 }
-_TOKEN_NOTE_ZH = "令牌取自 EVIDENCE_TOKEN、EVIDENCE_TOKEN_FILE 或 EVIDENCE_HOME/token；不设 --token，以免出现在进程列表中。"
-_TOKEN_NOTE_EN = """\
+_WHERE_ZH = "令牌取自 EVIDENCE_TOKEN、EVIDENCE_TOKEN_FILE 或 EVIDENCE_HOME/token；不设 --token，以免出现在进程列表中。"
+_WHERE_EN = """\
 The token comes from EVIDENCE_TOKEN, EVIDENCE_TOKEN_FILE or EVIDENCE_HOME/token;
 there is no --token, because it would show in the list of processes."""
 _CODES_ZH = """\
@@ -95,7 +95,7 @@ class Verbs:
     def add(self, name: str, place: str, run: Run | None, zh: str, en: str, *, more: tuple[str, str] = ("", "")) -> Parser:
         """The parser of the verb `name`, to which its module adds arguments; `run` does what it says."""
         what = f"({place}) {self.say(zh, en)}"
-        parts = [what, f"{place}: {self.say(*_PLACE[place])}" + ("" if place == LOCAL else "\n" + self.say(_TOKEN_NOTE_ZH, _TOKEN_NOTE_EN))]
+        parts = [what, f"{place}: {self.say(*_PLACE[place])}" + ("" if place == LOCAL else "\n" + self.say(_WHERE_ZH, _WHERE_EN))]
         if self.say(*more):
             parts.append(self.say(*more))
         parser: Parser = self._table.add_parser(

@@ -1,0 +1,6 @@
+"""Later."""
+from evidence.cli.verbs import Verbs
+
+
+def register(verbs: Verbs) -> None:
+    """Nothing yet."""
