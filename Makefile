@@ -49,7 +49,7 @@ with socket.socket() as listener:
     try:
         listener.bind(("127.0.0.1", int(port)))
     except OSError:
-        sys.exit(f"port {port} is in use on 127.0.0.1: stop what listens there, or choose another: make run EVIDENCE_PORT=8001")
+        sys.exit(f"port {port} is in use on 127.0.0.1: stop what listens there, or choose another: make run EVIDENCE_PORT={int(port) % 65535 + 1}")
 endef
 export FREE_PORT
 
@@ -88,9 +88,10 @@ run: install  ## start the service, run the demo against it, then serve with the
 	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$service" || { tail -n 20 "$$log" >&2; exit 1; }
 	EVIDENCE_URL="http://127.0.0.1:$$EVIDENCE_PORT" $(BIN)/evidence demo || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
 	stop
-	trap - EXIT INT TERM HUP
+	trap - EXIT TERM HUP
+	trap : INT
 	echo "the service and its explorer: http://127.0.0.1:$$EVIDENCE_PORT (Ctrl-C stops it)"
-	exec $(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT"
+	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" || [ $$? = 130 ]
 
 # --- checking --------------------------------------------------------------------------------------------------------
 

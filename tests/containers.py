@@ -5,21 +5,25 @@ store of its own outside the checkout.
 """
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import psutil
 
 from cache import cache_folder, locked
+from processes import die_with_parent, is_left_over, own_name
 
 TOP = Path(__file__).parent.parent
 _BASE = "localhost/evidence-test-base"
 _PACKAGES = "localhost/evidence-test-packages"
 _IMAGE = "localhost/evidence-test"
 _TOOLS = ("buildah", "debootstrap")
+_CONTAINER = "evidence-test-"
 _SERVICE_USER = 10001
 
 
@@ -112,7 +116,11 @@ def build_image() -> str:
         # The packages have a name of their own, so that clearing away what no name holds leaves them.
         _buildah(*common, "--target", "packages", "-t", _PACKAGES, ".")
         _buildah(*common, "-t", _IMAGE, ".")
-        _buildah("rmi", "--prune")
+        for name in _buildah("containers", "--format", "{{.ContainerName}}", "--noheading").split():
+            if is_left_over(name, _CONTAINER):
+                _buildah("rm", name)
+        # An image that a running test still uses stays until the next build.
+        subprocess.run([*_buildah_command(), "rmi", "--prune"], check=False, capture_output=True)
     return _IMAGE
 
 
@@ -120,7 +128,7 @@ def _pip_settings() -> str:
     """pip's settings for the package index on this machine, from its files and its environment, as a file."""
     wanted = ("index-url", "extra-index-url", "cert", "trusted-host", "proxy", "timeout")
     found: dict[str, str] = {}
-    for line in _run(TOP / ".venv/bin/pip" if (TOP / ".venv/bin/pip").exists() else "pip", "config", "list").splitlines():
+    for line in _run(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2]
         if name in wanted:
@@ -139,7 +147,7 @@ class Container:
         for name, value in environment.items():
             self._options += ["--env", f"{name}={value}"]
         self._log = home.with_name(f"{home.name}.log")
-        self._name = _buildah("from", image)
+        self._name = _buildah("from", "--name", f"{own_name(_CONTAINER)}{secrets.token_hex(4)}", image)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -149,6 +157,7 @@ class Container:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl between fork and exec takes no lock
             )
 
     def run(self, *command: str) -> str:

