@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Transaction
 from sqlalchemy.exc import DBAPIError
@@ -94,7 +94,7 @@ class Log:
         self._store, self._keys, self._batch, self._clock = store, keys, batch, clock
         self._after, self._guard, self._step = after, guard, step
         self._calls: deque[_Call] = deque()
-        self._writes: deque[tuple[Callable[[Connection], object], Future[object]]] = deque()
+        self._writes: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
         self._waiting = 0
         self._condition = threading.Condition()
         self._closing = False
@@ -189,13 +189,13 @@ class Log:
 
         Raises: whatever `change` raises; Unready, StorageFull if the database refuses.
         """
-        future: Future[object] = Future()
+        future: Future[T] = Future()
         with self._condition:
             if self._closing and self._thread is None:
                 raise Unready("the service is shutting down", retry_after_s=10)
             self._writes.append((change, future))
             self._condition.notify()
-        return await asyncio.wrap_future(future)  # type: ignore[return-value]  # the future carries what `change` returns
+        return await asyncio.wrap_future(future)
 
     # --- the writer's thread ----------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Log:
             if calls:
                 self._append(calls, count)
 
-    def _write(self, change: Callable[[Connection], object], future: Future[object]) -> None:
+    def _write(self, change: Callable[[Connection], Any], future: Future[Any]) -> None:
         try:
             with self._store.writing() as connection:
                 result = change(connection)

@@ -113,6 +113,15 @@ blind = Table(
     sqlite_with_rowid=False,
 )
 
+# One row a chain that the log was ever anchored on: where its list of anchors begins (formats §4.2).
+chain = Table(
+    "chain",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("first", COUNTER, nullable=False),
+    Column("joined_ms", COUNTER, nullable=False),
+)
+
 # One row an anchor: the intent before any call, then the transaction, then the receipt.
 anchor = Table(
     "anchor",

@@ -1,0 +1,464 @@
+"""Which checkpoint goes to which chain and when; and what is found out after a crash (6.4.4).
+
+The intent — key and payload — is committed before any call. From then on only the chain's own
+answer decides: `find` says whether the key is taken, and a receipt is stored only if the offline
+verifier we hand out accepts it. Per chain there is at most one open anchor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from chain_gateway.port import ChainError, ChainGateway, ChainUnavailable, OutcomeUnknown, Rejected, proofs
+from evidence import anchors
+from evidence.anchors import AnchorRow
+from evidence.batch import moment
+from evidence.contents import Contents, template_of
+from evidence.errors import HomeRefused, Overloaded, Unready
+from evidence.log import Log, LogState
+from evidence.settings import AnchorMode, Settings
+from evidence.steps import Step, StepFunction
+from evidence.store import Store
+from models.anchor import Anchor, BlockRef, ChainReceipt, Payload, ReceiptFacts, TxId, anchor_key, build_payload, checkpoint_record, item_record
+from models.canonical import JSONValue, canonical
+from models.checkpoint import Note
+from models.digest import Algorithm, Digest
+from models.errors import EvidenceError, VerificationError
+from models.evidence import Evidence
+from models.trust import ChainTrust
+
+PROMISE_SHARE = 0.8
+CHAIN_AHEAD = timedelta(minutes=5)
+RANGE_MARGIN_BYTES = 64
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_HEAD_POLL_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Chain:
+    """One chain the log is anchored on: the gateway, our list of anchors there, and how it fares."""
+
+    gateway: ChainGateway
+    trust: ChainTrust
+    first: int = 0
+    end: int = 0
+    submitted_end: int = 0
+    head: BlockRef | None = None
+    open: AnchorRow | None = None
+    failures: int = 0
+    last_error: str = ""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> str:
+        """The chain's id."""
+        return self.gateway.chain_id
+
+
+def due(now: datetime, *, mode: AnchorMode, pending: int, oldest: datetime | None, interval_s: float, max_items: int) -> bool:
+    """Whether an anchor should be opened now: one function for all three modes.
+
+    REALTIME and ASYNC after each commit (they differ in whether the caller waits), BATCH after an
+    interval or a number of items.
+    Source: T/SAC 004—2024 6.4.4-b; architecture §5 (Anchor modes).
+    """
+    if pending <= 0:
+        return False
+    if mode is not AnchorMode.BATCH or pending >= max_items or oldest is None:
+        return True
+    return now - oldest >= timedelta(seconds=interval_s)
+
+
+class Anchoring:
+    """Carries the log's heads onto the chains, one task a chain, and answers what is final."""
+
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        *,
+        log: Log,
+        store: Store,
+        contents: Contents,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        step: StepFunction,
+    ) -> None:
+        self.chains: Mapping[str, Chain] = {chain.id: chain for chain in chains}
+        self._log, self._store, self._contents, self._settings = log, store, contents, settings
+        self._clock, self._step = clock, step
+        self._tasks: list[asyncio.Task[None]] = []
+        self._final = asyncio.Condition()
+        self._oldest_ms: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+
+    # --- what others ask --------------------------------------------------------------------------------------
+
+    @property
+    def covered(self) -> int:
+        """Every leaf below this index is final: held by final anchors on as many chains as the policy wants."""
+        ends = sorted((chain.end for chain in self.chains.values()), reverse=True)
+        return ends[self._settings.quorum - 1] if len(ends) >= self._settings.quorum else 0
+
+    def state_of(self, leaf_index: int) -> str:
+        """`final`, `submitted` or `promised`: computed, never stored (architecture §5)."""
+        if leaf_index < self.covered:
+            return "final"
+        return "submitted" if any(leaf_index < chain.submitted_end for chain in self.chains.values()) else "promised"
+
+    def after(self) -> tuple[BlockRef, ...]:
+        """The newest final block known of each chain: what new items are provably not older than."""
+        heads = (chain.head for chain in self.chains.values())
+        return tuple(sorted((head for head in heads if head is not None), key=lambda head: head.chain))
+
+    def max_payload_bytes(self) -> int:
+        """The smallest payload limit of the chains that carry items' own records."""
+        return min((chain.gateway.max_payload_bytes for chain in self.chains.values()), default=0)
+
+    def guard(self) -> None:
+        """Return if items may be sealed: no promise is near its end, and no chain's clock is far ahead of ours.
+
+        Raises: Overloaded from 80 % of the oldest promise on; Unready.
+        Source: architecture §5 (Promise, Clock); reliability R20.
+        """
+        now = self._clock()
+        oldest = self._oldest_ms
+        if oldest is not None:
+            age = (now - moment(oldest)).total_seconds()
+            if age >= PROMISE_SHARE * self._settings.promise_s:
+                raise Overloaded("the oldest promise nears its end: intake pauses until the chain has caught up", retry_after_s=60)
+        for chain in self.chains.values():
+            if chain.head is not None and chain.head.time is not None and chain.head.time - now > CHAIN_AHEAD:
+                raise Unready("this machine's clock is more than 5 minutes behind the chain's: sealing pauses", retry_after_s=60)
+
+    @property
+    def oldest_promise_at(self) -> datetime | None:
+        """When the oldest item that is not final yet was sealed."""
+        return None if self._oldest_ms is None else moment(self._oldest_ms)
+
+    async def wait_final(self, leaf_index: int, timeout_s: float) -> str:
+        """The state of the item once it is final, or after `timeout_s` as it then is."""
+        try:
+            async with asyncio.timeout(timeout_s), self._final:
+                await self._final.wait_for(lambda: leaf_index < self.covered)
+        except TimeoutError:
+            pass
+        return self.state_of(leaf_index)
+
+    # --- opening ----------------------------------------------------------------------------------------------
+
+    async def catch_up(self) -> None:
+        """Every chain's list is compared with the log, so that a restored or copied home signs nothing that forks.
+
+        Raises: HomeRefused if a chain holds a head beyond ours or another than ours, with what we lack.
+        Source: formats §3.4, §4.2; reliability R11.
+        """
+        for chain in self.chains.values():
+            await asyncio.to_thread(self._load, chain)
+            try:
+                chain.head = await chain.gateway.head()
+                if chain.open is not None and await chain.gateway.find(Digest(Algorithm.SM3, chain.open.key)) is not None:
+                    await self._advance(chain, chain.open)
+                await self._follow(chain)
+            except ChainUnavailable as error:
+                # Out of reach at start: what we recorded of this chain stands, and submit() meets the key if it does not.
+                chain.last_error = error.message
+                logger.warning("chain cannot be compared at start", extra={"chain": chain.id})
+        await self._note_covered()
+
+    def _load(self, chain: Chain) -> None:
+        with self._store.writing() as connection:
+            chain.first = anchors.join_chain(connection, chain.id, self._log.state.size, _ms(self._clock()))
+            row = anchors.newest(connection, chain.id)
+        chain.submitted_end = chain.end = chain.first
+        if row is not None:
+            chain.submitted_end = row.end
+            chain.end = row.end if row.state == anchors.FINAL else row.start
+            chain.open = None if row.state == anchors.FINAL else row
+
+    async def _follow(self, chain: Chain) -> None:
+        """Adopt every anchor the chain holds beyond our own list; refuse if it shows a head that is not ours."""
+        while chain.open is None:
+            key = anchor_key(chain.id, self._settings.origin, chain.end)
+            tx_id = await chain.gateway.find(key)
+            if tx_id is None:
+                return
+            receipt = await chain.gateway.receipt(tx_id)
+            if receipt is None:
+                raise ChainUnavailable("a transaction under our next key is not final yet")
+            facts = self._verify(chain, receipt, key)
+            payload = Payload.parse(facts.payload)
+            self._compare(chain, payload)
+            row = await self._write_intent(chain, payload)
+            chain.open, chain.submitted_end = row, row.end
+            await self._store_receipt(chain, row, receipt)
+
+    def _compare(self, chain: Chain, payload: Payload) -> None:
+        state = self._log.state
+        if payload.head.size > state.size:
+            lacking = f"{state.size}…{payload.head.size - 1}"
+            raise HomeRefused(
+                f"the chain holds a head of size {payload.head.size}, this home only {state.size} entries: it lacks leaves {lacking}",
+                hint="this home is a copy or was restored: bring back the newest database; nothing is signed until then",
+            )
+        for tree, root in ((state.sm3, payload.head.root), (state.sha256, payload.twin_head.root)):
+            if tree.root(payload.head.size) != root:
+                raise HomeRefused(f"the chain holds another {tree.algorithm.value} head of size {payload.head.size} than this log (chain {chain.id})")
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """One task a chain runs until `stop`."""
+        self._loop = asyncio.get_running_loop()
+        self._log.listen(self._on_commit)
+        self._tasks = [asyncio.create_task(self._run(chain), name=f"anchoring-{chain.id}") for chain in self.chains.values()]
+
+    async def stop(self) -> None:
+        """The tasks have ended; an open anchor stays open and is taken up at the next start."""
+        self._stopping = True
+        for chain in self.chains.values():
+            chain.wake.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for chain in self.chains.values():
+            await chain.gateway.aclose()
+
+    def _on_commit(self, state: LogState) -> None:
+        """Called in the writer's thread."""
+        if self._oldest_ms is None:
+            self._oldest_ms = state.head.newest_ms
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for chain in self.chains.values():
+            chain.wake.set()
+
+    async def _run(self, chain: Chain) -> None:
+        while not self._stopping:
+            pause = await self._turn(chain)
+            if pause > 0:
+                chain.wake.clear()
+                try:
+                    async with asyncio.timeout(pause):
+                        await chain.wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _turn(self, chain: Chain) -> float:
+        """One step for one chain; gives the seconds to wait before the next."""
+        try:
+            if chain.open is not None:
+                return await self._advance(chain, chain.open)
+            state, now = self._log.state, self._clock()
+            oldest = await asyncio.to_thread(self._created, chain.submitted_end, state.size)
+            settings = self._settings
+            if due(
+                now,
+                mode=settings.anchor_mode,
+                pending=state.size - chain.submitted_end,
+                oldest=oldest,
+                interval_s=settings.anchor_interval_s,
+                max_items=settings.anchor_max_items,
+            ):
+                chain.open = await self._open(chain, state)
+                chain.submitted_end = chain.open.end
+                return 0
+            chain.head = await chain.gateway.head()
+            chain.failures, chain.last_error = 0, ""
+            if oldest is None:
+                return _HEAD_POLL_S
+            return min(_HEAD_POLL_S, max(0.005, settings.anchor_interval_s - (now - oldest).total_seconds()))
+        except (ChainError, EvidenceError) as error:
+            return await self._note_failure(chain, error)
+
+    def _created(self, leaf_index: int, size: int) -> datetime | None:
+        if leaf_index >= size:
+            return None
+        with self._store.reading() as connection:
+            made = anchors.created_ms(connection, leaf_index)
+        return None if made is None else moment(made)
+
+    async def _note_failure(self, chain: Chain, error: EvidenceError) -> float:
+        chain.last_error = error.message
+        chain.failures += 1
+        logger.warning("anchoring waits: %s", type(error).__name__, extra={"chain": chain.id, "failures": chain.failures})
+        if chain.open is not None:
+            number = chain.open.number
+            try:
+                await self._log.write(lambda connection: anchors.note_reason(connection, number, error.message))
+            except Unready:
+                logger.warning("the reason could not be recorded", extra={"chain": chain.id})
+        return _BACKOFF_S[min(chain.failures, len(_BACKOFF_S)) - 1]
+
+    # --- one anchor -------------------------------------------------------------------------------------------
+
+    async def _open(self, chain: Chain, state: LogState) -> AnchorRow:
+        payload = await asyncio.to_thread(self._build, chain, state)
+        self._step(Step.INTENT_BEFORE)
+        row = await self._write_intent(chain, payload)
+        self._step(Step.INTENT_AFTER)
+        return row
+
+    async def _write_intent(self, chain: Chain, payload: Payload) -> AnchorRow:
+        values = {
+            "chain": chain.id,
+            "start": payload.start,
+            "end": payload.end,
+            "size": payload.head.size,
+            "key": payload.key.value,
+            "payload": payload.data,
+            "opened_ms": _ms(self._clock()),
+        }
+        return await self._log.write(lambda connection: anchors.open_anchor(connection, values))
+
+    def _build(self, chain: Chain, state: LogState) -> Payload:
+        """P for the next range: everything up to the head, cut at the engine's limit; an item is never cut (formats §4.1)."""
+        checkpoint = state.checkpoint
+        if checkpoint is None:
+            raise VerificationError("an empty log has no checkpoint to anchor")
+        now = self._clock()
+        note = Note.parse(checkpoint.note)
+        first = checkpoint_record(
+            note.text,
+            state.head.sm3_root,
+            state.head.sha256_root,
+            created_at=moment(checkpoint.signed_at_s * 1000),
+            upload_time=now,
+        )
+        seen = [block for block in self.after() if block.chain != chain.id]
+
+        def payload(end: int, records: list[dict[str, JSONValue]]) -> bytes:
+            return build_payload(
+                chain=chain.id,
+                checkpoint=checkpoint.note,
+                twin=checkpoint.twin,
+                start=chain.end,
+                end=end,
+                seen=seen,
+                records=records,
+            )
+
+        limit = chain.gateway.max_payload_bytes
+        room = limit - len(payload(state.size, [first])) - RANGE_MARGIN_BYTES
+        records, end = self._records(chain.end, state.size, room, now)
+        return Payload.parse(payload(end, [first, *records]))
+
+    def _records(self, start: int, size: int, room: int, now: datetime) -> tuple[list[dict[str, JSONValue]], int]:
+        records: list[dict[str, JSONValue]] = []
+        with self._store.reading() as connection:
+            for leaf_index, data, _ in anchors.recorded_items(connection, start, size):
+                record = self._record(leaf_index, Evidence.parse(data), now)
+                room -= len(canonical(record)) + 1
+                if room < 0:
+                    if leaf_index == start:
+                        raise VerificationError(f"the record of one item is longer than the chain takes (leaf {leaf_index})")
+                    return records, leaf_index
+                records.append(record)
+        return records, size
+
+    def _record(self, leaf_index: int, evidence: Evidence, now: datetime) -> dict[str, JSONValue]:
+        data: dict[str, list[str]] = {}
+        if evidence.commitment == "plaintext":
+            opened = self._contents.open(leaf_index)
+            data = {stage.name: [leaf.decode() for leaf in stage.leaves] for stage in opened.commitments()}
+        return item_record(
+            biz_name=template_of(evidence).biz_name,
+            stages=[(name, digests.sm3.hex(), data.get(name)) for name, digests in evidence.statement.stages],
+            created_at=evidence.created_at,
+            package_hash=evidence.package_hash,
+            upload_time=now,
+        )
+
+    async def _advance(self, chain: Chain, row: AnchorRow) -> float:
+        """Bring an open anchor one step nearer to its receipt. The same path serves recovery: ask `find` first, always."""
+        key = Digest(Algorithm.SM3, row.key)
+        tx_id = None if row.tx_id is None else TxId(row.tx_id)
+        if tx_id is None:
+            tx_id = await chain.gateway.find(key)
+            if tx_id is None:
+                tx_id = await self._submit(chain, row, key)
+            found = tx_id
+            await self._log.write(lambda connection: anchors.note_transaction(connection, row.number, found))
+            chain.open = row = _with_transaction(row, tx_id)
+        self._step(Step.RECEIPT_BEFORE)
+        receipt = await chain.gateway.receipt(tx_id)
+        self._step(Step.RECEIPT_AFTER)
+        if receipt is None:
+            return max(0.02, chain.gateway.consensus.longest_block_interval_s / 8)
+        await self._store_receipt(chain, row, receipt)
+        return 0
+
+    async def _submit(self, chain: Chain, row: AnchorRow, key: Digest) -> TxId:
+        self._step(Step.SUBMIT_BEFORE)
+        try:
+            tx_id = await chain.gateway.submit(Anchor(chain.id, key, row.payload))
+        except OutcomeUnknown:
+            found = await chain.gateway.find(key)
+            if found is None:
+                raise
+            tx_id = found
+        except Rejected as error:
+            await self._on_rejected(chain, key, error)
+            raise
+        self._step(Step.SUBMIT_AFTER)
+        return tx_id
+
+    async def _on_rejected(self, chain: Chain, key: Digest, error: Rejected) -> None:
+        """The chain said no. If our key holds another payload, somebody else writes this log; else another payload may be tried."""
+        logger.error("the chain rejected an anchor", extra={"chain": chain.id})
+        if await chain.gateway.find(key) is None:
+            chain.open, chain.submitted_end = None, chain.end
+            chain.last_error = error.message
+
+    def _verify(self, chain: Chain, receipt: ChainReceipt, key: Digest) -> ReceiptFacts:
+        """What the receipt proves, by the very code that a court runs.
+
+        Raises: VerificationError, Undecided if it does not prove this key on this chain.
+        """
+        facts = proofs()[chain.gateway.engine](receipt, chain.trust)
+        if facts.key != key or receipt.chain != chain.id:
+            raise VerificationError(f"receipt is for another key or chain than was asked (chain {chain.id})")
+        return facts
+
+    async def _store_receipt(self, chain: Chain, row: AnchorRow, receipt: ChainReceipt) -> None:
+        facts = self._verify(chain, receipt, Digest(Algorithm.SM3, row.key))
+        facts.check_payload(row.payload)
+        block_ms, final_ms = _ms(receipt.block_time), _ms(self._clock())
+        self._step(Step.FINAL_BEFORE)
+        await self._log.write(
+            lambda connection: anchors.note_receipt(
+                connection, row.number, receipt=receipt.data, tx_id=receipt.tx_id, block_ms=block_ms, final_ms=final_ms
+            )
+        )
+        self._step(Step.FINAL_AFTER)
+        chain.open, chain.end, chain.submitted_end = None, row.end, row.end
+        chain.failures, chain.last_error = 0, ""
+        await self._note_covered()
+
+    async def _note_covered(self) -> None:
+        """Learn the age of the oldest item that is not final, and tell those who wait."""
+        covered, size = self.covered, self._log.state.size
+        created = await asyncio.to_thread(self._created, covered, size)
+        self._oldest_ms = None if created is None else _ms(created)
+        async with self._final:
+            self._final.notify_all()
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _with_transaction(row: AnchorRow, tx_id: TxId) -> AnchorRow:
+    values = {name: getattr(row, name) for name in AnchorRow.__slots__}
+    return AnchorRow(**{**values, "tx_id": tx_id})
+

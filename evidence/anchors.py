@@ -1,0 +1,135 @@
+"""The rows of anchors: per chain one list that begins at `first` and has no hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from evidence import tables
+
+OPEN, FINAL = "open", "final"
+_ITEMS_PER_READ = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorRow:
+    """One anchor: the intent, then its transaction, then its receipt."""
+
+    number: int
+    chain: str
+    start: int
+    end: int
+    size: int
+    key: bytes
+    payload: bytes
+    opened_ms: int
+    state: str
+    tx_id: str | None
+    receipt: bytes | None
+    block_ms: int | None
+    final_ms: int | None
+    reason: str | None
+
+
+def _row(row: Any) -> AnchorRow:
+    values = dict(row._mapping)
+    for name in ("key", "payload", "receipt"):
+        values[name] = None if values[name] is None else bytes(values[name])
+    return AnchorRow(**values)
+
+
+def join_chain(connection: Connection, chain: str, size: int, at_ms: int) -> int:
+    """Where this chain's list of anchors begins: as recorded, or at the present size for a chain that joins now."""
+    c = tables.chain.c
+    first = connection.execute(select(c.first).where(c.id == chain)).scalar()
+    if first is None:
+        connection.execute(insert(tables.chain).values(id=chain, first=size, joined_ms=at_ms))
+        return size
+    return int(first)
+
+
+def first_of(connection: Connection, chain: str) -> int | None:
+    """Where the chain's list begins, or None if the log never joined it."""
+    return connection.execute(select(tables.chain.c.first).where(tables.chain.c.id == chain)).scalar()
+
+
+def newest(connection: Connection, chain: str) -> AnchorRow | None:
+    """The last anchor of the chain's list."""
+    c = tables.anchor.c
+    row = connection.execute(select(tables.anchor).where(c.chain == chain).order_by(c.start.desc()).limit(1)).one_or_none()
+    return None if row is None else _row(row)
+
+
+def covering(connection: Connection, chain: str, leaf_index: int) -> AnchorRow | None:
+    """The anchor of `chain` whose range holds `leaf_index`; for a leaf from before the chain joined, its first one."""
+    c = tables.anchor.c
+    query = select(tables.anchor).where(c.chain == chain, c.end > leaf_index).order_by(c.start).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _row(row)
+
+
+def page(connection: Connection, chain: str, *, start: int, limit: int) -> list[AnchorRow]:
+    """Anchors of a chain from range start `start` on, in order."""
+    c = tables.anchor.c
+    rows = connection.execute(select(tables.anchor).where(c.chain == chain, c.start >= start).order_by(c.start).limit(limit))
+    return [_row(row) for row in rows]
+
+
+def open_anchor(connection: Connection, values: dict[str, Any]) -> AnchorRow:
+    """Write the intent down, before any call to the chain. An earlier intent under the same key, rejected for good, is replaced."""
+    c = tables.anchor.c
+    connection.execute(
+        tables.anchor.delete().where(c.chain == values["chain"], c.start == values["start"], c.state == OPEN, c.tx_id.is_(None))
+    )
+    connection.execute(insert(tables.anchor).values(state=OPEN, **values))
+    row = newest(connection, values["chain"])
+    if row is None or row.start != values["start"]:
+        raise LookupError("the anchor just written is not the newest of its chain")
+    return row
+
+
+def note_transaction(connection: Connection, number: int, tx_id: str) -> None:
+    """The transaction that carries the anchor is known."""
+    connection.execute(update(tables.anchor).where(tables.anchor.c.number == number).values(tx_id=tx_id, reason=None))
+
+
+def note_reason(connection: Connection, number: int, reason: str) -> None:
+    """Why the anchor is not on its chain yet."""
+    connection.execute(update(tables.anchor).where(tables.anchor.c.number == number).values(reason=reason[:512]))
+
+
+def note_receipt(connection: Connection, number: int, *, receipt: bytes, tx_id: str, block_ms: int, final_ms: int) -> None:
+    """The final receipt is stored; a stored one is never changed (formats §4.4)."""
+    c = tables.anchor.c
+    connection.execute(
+        update(tables.anchor)
+        .where(c.number == number, c.receipt.is_(None))
+        .values(receipt=receipt, tx_id=tx_id, block_ms=block_ms, final_ms=final_ms, state=FINAL, reason=None)
+    )
+
+
+def recorded_items(connection: Connection, start: int, stop: int) -> Iterator[tuple[int, bytes, str]]:
+    """(leaf_index, E, commitment) of the items in [start, stop) that have a record of their own on the chain, in order."""
+    c = tables.evidence.c
+    place = start
+    while place < stop:
+        query = (
+            select(c.leaf_index, c.data, c.commitment)
+            .where(c.leaf_index >= place, c.leaf_index < stop, c.commitment != "merkle", c.data.is_not(None))
+            .order_by(c.leaf_index)
+            .limit(_ITEMS_PER_READ)
+        )
+        found: Sequence[Any] = connection.execute(query).all()
+        for row in found:
+            yield row[0], bytes(row[1]), row[2]
+        if len(found) < _ITEMS_PER_READ:
+            return
+        place = found[-1][0] + 1
+
+
+def created_ms(connection: Connection, leaf_index: int) -> int | None:
+    """When the item at `leaf_index` was sealed."""
+    return connection.execute(select(tables.evidence.c.created_ms).where(tables.evidence.c.leaf_index == leaf_index)).scalar()
