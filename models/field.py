@@ -45,6 +45,30 @@ class FieldType(StrEnum):
     OBJECT_ARRAY = "OBJECT_ARRAY"
 
 
+class Mask(StrEnum):
+    """How a field is shown to those who may not see its value (`models.masking`)."""
+
+    KEEP = "KEEP"
+    SUPPRESS = "SUPPRESS"
+    MASK_NAME = "MASK_NAME"
+    MASK_PHONE = "MASK_PHONE"
+    MASK_ID = "MASK_ID"
+    MASK_CARD = "MASK_CARD"
+    MASK_ACCOUNT = "MASK_ACCOUNT"
+    MASK_EMAIL = "MASK_EMAIL"
+    MASK_ADDRESS = "MASK_ADDRESS"
+    MASK_DOB = "MASK_DOB"
+    BAND_AGE = "BAND_AGE"
+    MASK_IP = "MASK_IP"
+    MASK_MAC = "MASK_MAC"
+    MASK_DEVICE_ID = "MASK_DEVICE_ID"
+    MASK_NICK = "MASK_NICK"
+    MASK_CERT = "MASK_CERT"
+    MASK_AMOUNT_BAND = "MASK_AMOUNT_BAND"
+    FILE_HASH_ONLY = "FILE_HASH_ONLY"
+    REDACT_TEXT = "REDACT_TEXT"
+
+
 class Form(StrEnum):
     """What the text of a CHARACTER field says, where the standard types a number or a date as CHARACTER."""
 
@@ -70,7 +94,7 @@ class Detail:
     also: tuple[str, ...] = ()
     reading: str = ""
     errata: tuple[str, ...] = ()
-    mask: str = ""
+    mask: Mask | None = None
     form: Form | None = None
     items: tuple[Field, ...] = ()
     choice: Choice | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from models.errors import Problem
@@ -26,10 +26,11 @@ def _is_identity_number(text: str) -> bool:
     return _ID_CHECK[total % 11] == text[17].upper()
 
 
-def _is_card_number(text: str) -> bool:
+def passes_luhn(text: str) -> bool:
+    """Whether the digits of `text` have the check digit of a card number (ISO/IEC 7812-1)."""
     digits = [int(char) for char in text if char.isdigit()]
     doubled = [digit * 2 - 9 * (digit * 2 > _DOUBLED_OVER) for digit in digits[-2::-2]]
-    return len(digits) in _CARD_DIGITS and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +47,30 @@ class Pattern:
         return [match.span() for match in self.form.finditer(text) if self.holds(match.group())]
 
 
-PATTERNS: Final = (
-    Pattern(
-        "ID",
-        "an identity card number",
-        re.compile(
-            r"(?<![0-9])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx](?![0-9])"
-        ),
-        _is_identity_number,
+IDENTITY: Final = Pattern(
+    "ID",
+    "an identity card number",
+    re.compile(
+        r"(?<![0-9A-Za-z])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx](?![0-9A-Za-z])"
     ),
-    Pattern("PHONE", "a mobile number", re.compile(r"(?<![0-9])(?:\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}(?![0-9])")),
-    Pattern(
-        "CARD",
-        "a bank card number",
-        re.compile(r"(?<![0-9])(?:62|4[0-9]|5[1-5])[0-9]{2}(?:[ -]?[0-9]{4}){2,3}[ -]?[0-9]{1,7}(?![0-9])"),
-        _is_card_number,
-    ),
-    Pattern(
-        "EMAIL", "an e-mail address", re.compile(r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]{1,64}(?:\.[A-Za-z0-9\-]{1,64}){1,8}")
-    ),
+    _is_identity_number,
 )
+PHONE: Final = Pattern(
+    "PHONE", "a mobile number", re.compile(r"(?<![0-9])(?:\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}(?![0-9])")
+)
+EMAIL: Final = Pattern(
+    "EMAIL", "an e-mail address", re.compile(r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]{1,64}(?:\.[A-Za-z0-9\-]{1,64}){1,8}")
+)
+# Beside a letter too, unlike IDENTITY: a key is often a prefix and a number. Cards by the first digits of the schemes in use:
+# any 13 to 19 digits with a check digit would be one sequence number in ten.
+_KEYED_IDENTITY = replace(IDENTITY, form=re.compile(IDENTITY.form.pattern.replace("[0-9A-Za-z])", "[0-9])")))
+_CARD = Pattern(
+    "CARD",
+    "a bank card number",
+    re.compile(r"(?<![0-9])(?:62|4[0-9]|5[1-5])[0-9]{2}(?:[ -]?[0-9]{4}){2,3}[ -]?[0-9]{1,7}(?![0-9])"),
+    lambda text: passes_luhn(text) and sum(char.isdigit() for char in text) in _CARD_DIGITS,
+)
+PATTERNS: Final = (_KEYED_IDENTITY, PHONE, _CARD, EMAIL)
 
 _RANDOM = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # UUID

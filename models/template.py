@@ -20,7 +20,7 @@ from models import validation
 from models.canonical import JSONValue, canonical_text, parse
 from models.digest import Pair, pair
 from models.errors import Invalid, Malformed, Unknown, VerificationError
-from models.field import Field, FieldType, described, field_time, satisfies
+from models.field import Field, FieldType, Mask, described, field_time, satisfies
 from models.opaque import check_opaque
 
 __all__ = [
@@ -365,7 +365,7 @@ def personal_values(template: Template, stages: Mapping[str, Mapping[str, JSONVa
         value
         for stage in template.stages
         for entry in stage.fields
-        if (entry.grade or 0) > PERSONAL_GRADE and entry.detail.mask != "KEEP"
+        if (entry.grade or 0) > PERSONAL_GRADE and entry.detail.mask is not Mask.KEEP
         for value in [stages.get(stage.name, {}).get(entry.name)]
         if isinstance(value, str) and len(value) >= validation.MIN_TELLING
     }

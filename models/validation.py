@@ -20,6 +20,7 @@ from models.field import (
     Field,
     FieldType,
     Form,
+    Mask,
     described,
     expectation,
     is_acceptable,
@@ -149,12 +150,18 @@ def _detail(value: dict[str, JSONValue], field: Field, codes: Codes) -> Detail:
         also=tuple(_texts(value.get("also", []), "also of a field")),
         reading=_text(value.get("reading", ""), "reading of a field"),
         errata=tuple(_texts(value.get("errata", []), "errata of a field")),
-        mask=_text(value.get("mask", ""), "mask of a field"),
+        mask=_mask(value.get("mask")),
         form=None if form is None else Form(form),
         items=members,
         choice=_choice(value["choice"], members) if "choice" in value else None,
         twin_required=twin,
     )
+
+
+def _mask(value: JSONValue) -> Mask | None:
+    if value is not None and value not in list(Mask):
+        raise Malformed("mask of a field is unknown: expected for example MASK_NAME or KEEP")
+    return None if value is None else Mask(value)
 
 
 def _item(value: JSONValue, codes: Codes) -> Field:
@@ -176,7 +183,7 @@ def _item(value: JSONValue, codes: Codes) -> Field:
         type=FieldType(kind),
         required=value["required"] is True,
         enum=None if enum is None else codes(enum, FieldType(kind)),
-        detail=Detail(mask=_text(value.get("mask", ""), "mask of an item")),
+        detail=Detail(mask=_mask(value.get("mask"))),
     )
 
 
