@@ -169,6 +169,10 @@ class Client:
         """What the service says of itself: version, origin, environment, keys, limits."""
         return self._run(self._talk.get("/v1/service"))
 
+    def account(self) -> dict[str, JSONValue]:
+        """Who the token is: account, roles, subject, and the log's origin: what a signer needs to build a statement."""
+        return self._run(self._talk.account())
+
     def preserve(self, submission: Mapping[str, JSONValue], *, wait: str | None = None, timeout_s: float = WAIT_S) -> Promise:
         """The submission is preserved: the promise is checked (signature, inclusion, content) before it is returned.
 
@@ -250,9 +254,9 @@ class Client:
         """The chains and what each node of each says of its head."""
         return self._run(self._talk.chains())
 
-    def blocks(self, chain: str, node: int, *, start: int | None = None, end: int | None = None) -> dict[str, JSONValue]:
-        """Blocks of the half-open range of heights as that node alone tells them."""
-        return self._run(self._talk.blocks(chain, node, start, end))
+    def blocks(self, chain: str, node: int, *, start: int | None = None, limit: int | None = None) -> dict[str, JSONValue]:
+        """Up to `limit` blocks from height `start` on, or the newest, as that node alone tells them."""
+        return self._run(self._talk.blocks(chain, node, start, limit))
 
     def block(self, chain: str, node: int, height: int) -> dict[str, JSONValue]:
         """One block as that node alone tells it."""
@@ -334,6 +338,10 @@ class AsyncClient:
         """As `Client.service`."""
         return await self._run(self._talk.get("/v1/service"))
 
+    async def account(self) -> dict[str, JSONValue]:
+        """As `Client.account`."""
+        return await self._run(self._talk.account())
+
     async def preserve(
         self, submission: Mapping[str, JSONValue], *, wait: str | None = None, timeout_s: float = WAIT_S
     ) -> Promise:
@@ -412,9 +420,9 @@ class AsyncClient:
         """As `Client.chains`."""
         return await self._run(self._talk.chains())
 
-    async def blocks(self, chain: str, node: int, *, start: int | None = None, end: int | None = None) -> dict[str, JSONValue]:
+    async def blocks(self, chain: str, node: int, *, start: int | None = None, limit: int | None = None) -> dict[str, JSONValue]:
         """As `Client.blocks`."""
-        return await self._run(self._talk.blocks(chain, node, start, end))
+        return await self._run(self._talk.blocks(chain, node, start, limit))
 
     async def block(self, chain: str, node: int, height: int) -> dict[str, JSONValue]:
         """As `Client.block`."""

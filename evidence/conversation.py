@@ -172,6 +172,10 @@ class Talk:
         """The state of an issue."""
         return (yield from self.get(f"/v1/issuances/{quote(issuance_id, safe='')}"))
 
+    def account(self) -> Steps[dict[str, JSONValue]]:
+        """Who the token is: account, roles, subject, and the log's origin."""
+        return (yield from self.get("/v1/access/self"))
+
     # --- preserving -------------------------------------------------------------------------------------------
 
     def prepared(self, submission: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
@@ -354,9 +358,9 @@ class Talk:
         """Every chain with its nodes."""
         return json_of((yield from self.call(Call("GET", "/v1/chains"))))
 
-    def blocks(self, chain: str, node: int, start: int | None, end: int | None) -> Steps[dict[str, JSONValue]]:
+    def blocks(self, chain: str, node: int, start: int | None, limit: int | None) -> Steps[dict[str, JSONValue]]:
         """Blocks as one node tells them."""
-        return (yield from self.get(f"/v1/chains/{quote(chain)}/nodes/{node}/blocks", {"from": start, "to": end}))
+        return (yield from self.get(f"/v1/chains/{quote(chain)}/nodes/{node}/blocks", {"from": start, "limit": limit}))
 
     def block(self, chain: str, node: int, height: int) -> Steps[dict[str, JSONValue]]:
         """One block as one node tells it."""

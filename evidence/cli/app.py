@@ -12,11 +12,11 @@ import secrets
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from os import environ as process_environ  # noqa: TID251 - handed on as a mapping; settings.py alone reads settings from it
 
 from evidence.cli.console import Console
 from evidence.cli.exits import ANSWERS, Exit, error_document, exit_code
 from evidence.cli.verbs import EXIT_CODES, Parser, Verbs, common_options
+from evidence.settings import environment
 from models.errors import EvidenceError, Invalid
 
 _MODULES = ("service", "demonstration", "templates", "preserve", "seal", "find", "issue", "verify", "trust", "chain", "access")
@@ -28,9 +28,9 @@ def _version() -> str:
     return version("evidence")
 
 
-def _wanted_lang(argv: Sequence[str]) -> str:
-    """The language of --lang before anything is parsed, because help and usage are texts too."""
-    lang = "zh"
+def _wanted_lang(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The language of --lang or EVIDENCE_LANG before anything is parsed, because help and usage are texts too."""
+    lang = environ.get("EVIDENCE_LANG", "")
     for place, word in enumerate(argv):
         if word == "--":
             break
@@ -83,7 +83,7 @@ def _report(console: Console, error: EvidenceError, code: Exit) -> Exit:
 
 
 def _run_verb(argv: Sequence[str], console: Console) -> Exit:
-    lang = console.lang = _wanted_lang(argv)
+    lang = console.lang = _wanted_lang(argv, console.environ)
     # A parser error may hide a --json behind the mistake; the document is owed all the same.
     console.json = "--json" in argv
     console.quiet = "--quiet" in argv
@@ -111,7 +111,7 @@ def run(argv: Sequence[str], *, environ: Mapping[str, str] | None = None) -> int
 
     Source: interface §2.
     """
-    console = Console(environ=process_environ if environ is None else environ, request_id=secrets.token_hex(8))
+    console = Console(environ=environment() if environ is None else environ, request_id=secrets.token_hex(8))
     try:
         return _answer(argv, console)
     except SystemExit as stop:  # --help and --version, which argparse has printed

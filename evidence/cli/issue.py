@@ -1,6 +1,52 @@
-"""Later."""
-from evidence.cli.verbs import Verbs
+"""`evidence issue`: hand out a bundle (出证), joined with the opening where the item was sealed."""
+
+from __future__ import annotations
+
+import argparse
+
+from evidence.cli.console import Console
+from evidence.cli.exits import Exit
+from evidence.cli.files import read, write
+from evidence.cli.remote import connect
+from evidence.cli.verbs import REMOTE, Verbs
+
+_MORE = (
+    "默认披露全部字段；--disclose 只披露所列字段（FIELD，或多个环节同名时 STAGE.FIELD）；--disclose 后不跟字段则不披露。\n"
+    "密封提交的内容不在服务端：以 --opening 给出 seal 时保存的 opening 文件，在本机合入。",
+    "All fields are disclosed by default; --disclose shows only those named (FIELD, or STAGE.FIELD where several\n"
+    "stages have it), and none if none is named. Contents of a sealed item are not at the service: --opening names\n"
+    "the file that `seal` kept, and they are joined on this machine.",
+)
 
 
 def register(verbs: Verbs) -> None:
-    """Nothing yet."""
+    """`issue` is in the table."""
+    issue = verbs.add("issue", REMOTE, _issue, "出证：取得证据包 .cz", "出证: hand out a bundle", more=_MORE)
+    issue.add_argument("id", metavar="ID")
+    issue.add_argument("-o", "--output", metavar="X.cz", required=True)
+    issue.add_argument("--disclose", metavar="FIELD", nargs="*", action="extend")
+    issue.add_argument("--opening", metavar="O")
+
+
+def _issue(args: argparse.Namespace, console: Console) -> Exit:
+    from evidence.sealing import MAX_OPENING_BYTES, Opening, join
+    from models.digest import pair
+    from models.template import builtin
+
+    opening = Opening.parse(read(args.opening, "opening", limit=MAX_OPENING_BYTES)) if args.opening else None
+    with connect(args, console) as client:
+        if opening is None:
+            data = client.bundle(args.id, disclose=args.disclose)
+        else:
+            data = join(client.bundle(args.id, disclose=[]), opening, builtin(opening.template), args.disclose)
+    write(console, args.output, data)
+    if args.output != "-":
+        digests = pair(data)
+        console.document(
+            {"file": args.output, "bytes": len(data), **digests.to_json()},
+            console.say(
+                f"已出证 {args.output}（{len(data)} 字节）\nSM3 {digests.sm3.hex()}",
+                f"issued {args.output} ({len(data)} bytes)\nSM3 {digests.sm3.hex()}",
+            ),
+        )
+    return Exit.DONE

@@ -1,4 +1,5 @@
 """Later."""
+
 from evidence.cli.verbs import Verbs
 
 

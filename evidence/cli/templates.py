@@ -90,11 +90,11 @@ def _show(args: argparse.Namespace, console: Console) -> Exit:
 
 
 def _example(args: argparse.Namespace, console: Console) -> Exit:
-    from evidence.examples import example
+    from models.example import example
     from models.template import builtin
 
     # A submission is JSON whether or not --json is given: it is made to be sent.
-    console.document(example(builtin(args.name), client_key=secrets.token_hex(16), link_code=secrets.token_hex(16)))
+    console.document(example(builtin(args.name), seed=secrets.token_bytes(32), client_key=secrets.token_hex(16)))
     return Exit.DONE
 
 
@@ -111,7 +111,9 @@ def _check(args: argparse.Namespace, console: Console) -> Exit:
         raise Malformed("file is neither a template nor a submission: expected an object")
     if "format" in value:
         template = Template.adopt(data)
-        console.document(_summary(template) | {"valid": True}, console.say(f"模板有效：{template.name}", f"valid: {template.name}"))
+        console.document(
+            _summary(template) | {"valid": True}, console.say(f"模板有效：{template.name}", f"valid: {template.name}")
+        )
         return Exit.DONE
     template = builtin(str(value.get("template")))
     link = value.get("link")
@@ -121,5 +123,7 @@ def _check(args: argparse.Namespace, console: Console) -> Exit:
         from models.errors import Invalid
 
         raise Invalid("client_key is not opaque", tuple(problems))
-    console.document({"template": template.name, "valid": True}, console.say(f"提交符合模板 {template.name}", f"fits {template.name}"))
+    console.document(
+        {"template": template.name, "valid": True}, console.say(f"提交符合模板 {template.name}", f"fits {template.name}")
+    )
     return Exit.DONE

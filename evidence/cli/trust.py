@@ -1,6 +1,66 @@
-"""Later."""
-from evidence.cli.verbs import Verbs
+"""`evidence trust`: the roots a verifier believes, and the short form in which two people compare them."""
+
+from __future__ import annotations
+
+import argparse
+
+from evidence.cli.console import Console
+from evidence.cli.exits import Exit
+from evidence.cli.files import read, write
+from evidence.cli.verbs import LOCAL, Verbs
+
+_GROUPS, _GROUP_DIGITS = 10, 4
 
 
 def register(verbs: Verbs) -> None:
-    """Nothing yet."""
+    """`trust export` and `trust fingerprint` are in the table."""
+    group = verbs.group("trust", LOCAL, "信任文件：导出、指纹", "trust files: export, fingerprint")
+    export = group.add(
+        "export",
+        LOCAL,
+        _export,
+        "导出本服务的信任文件；须以不同于证据包的途径交付",
+        "the roots of this service, to be handed over by another way than the bundle",
+    )
+    export.add_argument("-o", "--output", metavar="FILE", required=True)
+    fingerprint = group.add(
+        "fingerprint",
+        LOCAL,
+        _fingerprint,
+        "信任文件的指纹，可当面或电话核对",
+        "the fingerprint of a trust file, to be read aloud",
+    )
+    fingerprint.add_argument("file", metavar="FILE")
+
+
+def fingerprint_of(data: bytes) -> str:
+    """The first 20 bytes of SM3 of a file as ten groups of four hex digits."""
+    from models.digest import sm3
+
+    digits = sm3(data).hex()
+    return " ".join(digits[start : start + _GROUP_DIGITS] for start in range(0, _GROUPS * _GROUP_DIGITS, _GROUP_DIGITS))
+
+
+def _fingerprint(args: argparse.Namespace, console: Console) -> Exit:
+    from models.trust import MAX_TRUST_BYTES, TrustRoots
+
+    data = read(args.file, "trust file", limit=MAX_TRUST_BYTES)
+    TrustRoots.parse(data)
+    text = fingerprint_of(data)
+    console.document({"file": args.file, "fingerprint": text}, text)
+    return Exit.DONE
+
+
+def _export(args: argparse.Namespace, console: Console) -> Exit:
+    from evidence.cli.local import opened
+
+    with opened(console) as service:
+        data = service.issuance.trust()
+    write(console, args.output, data)
+    if args.output != "-":
+        text = fingerprint_of(data)
+        console.document(
+            {"file": args.output, "fingerprint": text},
+            console.say(f"已写入 {args.output}\n指纹 {text}", f"written to {args.output}\nfingerprint {text}"),
+        )
+    return Exit.DONE
