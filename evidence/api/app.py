@@ -105,10 +105,14 @@ class Door:
                 await self._refuse(error, scope, receive, answer)
             except Exception as error:  # noqa: BLE001 - the top of the process for a request: the caller gets a problem, the log the cause
                 _log.error("request failed: %s", type(error).__name__, exc_info=error)
-                await self._refuse(Internal("something of ours broke; the log has it under this request id"), scope, receive, answer)
+                await self._refuse(
+                    Internal("something of ours broke; the log has it under this request id"), scope, receive, answer
+                )
             finally:
                 route = hot.route if hot else getattr(scope.get("route"), "path", _UNROUTED)
-                self._latency.observe(scope["method"] if route != _UNROUTED else "*", route, answer.status or 499, time.perf_counter() - started)
+                self._latency.observe(
+                    scope["method"] if route != _UNROUTED else "*", route, answer.status or 499, time.perf_counter() - started
+                )
 
     async def _refuse(self, error: EvidenceError, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if answer.status:
@@ -130,7 +134,7 @@ def _framework(service: Service, latency: Latency) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_parameters)
     app.add_exception_handler(Exception, _on_fault)
-    describe(app, service)
+    describe(app)
     return app
 
 
@@ -173,7 +177,15 @@ def _on_parameters(request: Request, error: Exception) -> Response:
         name = rest[0] if rest else place
         pointer = f"?{name}" if place == "query" else f"{place}/{name}"
         given = fault.get("input")
-        got = "nothing" if fault["type"] == "missing" else f"text of {len(given)} characters" if isinstance(given, str) else type(given).__name__
-        problems.append(Problem(pointer=pointer, field=name, field_zh="参数", expected=str(fault["msg"]).lower(), got=got, clause=""))
+        got = (
+            "nothing"
+            if fault["type"] == "missing"
+            else f"text of {len(given)} characters"
+            if isinstance(given, str)
+            else type(given).__name__
+        )
+        problems.append(
+            Problem(pointer=pointer, field=name, field_zh="参数", expected=str(fault["msg"]).lower(), got=got, clause="")
+        )
     names = ", ".join(sorted({problem.field for problem in problems}))
     return _answer(request, QueryRefused(f"parameters are wrong: {names}", tuple(problems)))

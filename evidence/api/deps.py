@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from evidence.access import Caller, Role
 from evidence.api.problems import MEDIA_TYPE, TABLE, QueryRefused, encode
-from evidence.api.requests import caller_of, require
+from evidence.api.requests import caller_of
 from evidence.bootstrap import Service
 from models.canonical import JSONValue
 from models.errors import Problem
@@ -40,7 +40,9 @@ def role(*roles: Role) -> Callable[[Request], Caller]:
     """A dependency that gives the caller if it has one of `roles`; it raises Unauthorised or Forbidden."""
 
     def check(request: Request) -> Caller:
-        return require(_caller(request), *roles)
+        caller = _caller(request)
+        caller.require(*roles)
+        return caller
 
     return check
 
@@ -97,7 +99,8 @@ def _reasons(status: int) -> str:
 def refusals(statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
     """The problem answers of a route for the description, with the names of the problems that have each status."""
     return {
-        status: {"description": _reasons(status), "content": content(MEDIA_TYPE, "Problem")} for status in sorted({*statuses, *_ALWAYS})
+        status: {"description": _reasons(status), "content": content(MEDIA_TYPE, "Problem")}
+        for status in sorted({*statuses, *_ALWAYS})
     }
 
 

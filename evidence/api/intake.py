@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from evidence.access import Caller, Role
-from evidence.api.problems import QueryRefused, encode, language_of, problem_value
-from evidence.api.requests import caller_of, header, read_json, require
+from evidence.api.problems import encode, language_of, problem_value, refused
+from evidence.api.requests import caller_of, header, read_json
 from evidence.bootstrap import Service
 from evidence.errors import TooLarge
 from evidence.preservation import Preserved
@@ -23,11 +23,6 @@ MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 16 << 20
 MAX_WAIT_S = 300
 DEFAULT_WAIT_S = 60
-
-
-def _refused(field: str, field_zh: str, expected: str, got: str) -> QueryRefused:
-    problem = Problem(pointer=f"?{field}", field=field, field_zh=field_zh, expected=expected, got=got, clause="")
-    return QueryRefused(f"parameter {field[:32]} is wrong: expected {expected}", (problem,))
 
 
 def wait_of(query: bytes) -> int | None:
@@ -41,15 +36,15 @@ def wait_of(query: bytes) -> int | None:
     seen: dict[str, str] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=None):
         if name not in ("wait", "timeout_s") or name in seen:
-            raise _refused("wait", "等待", "only wait and timeout_s, once each", "another parameter")
+            raise refused("wait", "等待", "only wait and timeout_s, once each", "another parameter")
         seen[name] = value
     if seen.get("wait", "final") != "final":
-        raise _refused("wait", "等待", "final", f"text of {len(seen['wait'])} characters")
+        raise refused("wait", "等待", "final", f"text of {len(seen['wait'])} characters")
     timeout = seen.get("timeout_s", str(DEFAULT_WAIT_S))
     if not (timeout.isascii() and timeout.isdigit() and 1 <= len(timeout) <= 3 and 1 <= int(timeout) <= MAX_WAIT_S):
-        raise _refused("timeout_s", "等待秒数", f"a whole number from 1 to {MAX_WAIT_S}", f"text of {len(timeout)} characters")
+        raise refused("timeout_s", "等待秒数", f"a whole number from 1 to {MAX_WAIT_S}", f"text of {len(timeout)} characters")
     if "wait" not in seen:
-        raise _refused("timeout_s", "等待秒数", "only together with wait=final", "no wait")
+        raise refused("timeout_s", "等待秒数", "only together with wait=final", "no wait")
     return int(timeout)
 
 
@@ -66,7 +61,8 @@ class Intake:
 
         Raises: Unauthorised, Forbidden, Malformed, Invalid, Conflict, Stale, Erased, Unready and what else `preserve` returns.
         """
-        caller = require(caller_of(scope, self._service.access), Role.BUSINESS)
+        caller = caller_of(scope, self._service.access)
+        caller.require(Role.BUSINESS)
         wait_s = wait_of(scope["query_string"])
         body = await read_json(scope, receive)
         preservation = self._service.preservation
@@ -93,15 +89,20 @@ class BatchIntake:
 
         Raises: Unauthorised, Forbidden, Malformed, Invalid, TooLarge.
         """
-        caller = require(caller_of(scope, self._service.access), Role.BUSINESS)
+        caller = caller_of(scope, self._service.access)
+        caller.require(Role.BUSINESS)
         if scope["query_string"]:
-            raise _refused("wait", "等待", "no parameters", "a parameter")
+            raise refused("wait", "等待", "no parameters", "a parameter")
         body = await read_json(scope, receive, limit=MAX_BATCH_BYTES)
         submissions = _submissions(body)
         request_id: str = scope["request_id"]
-        results = await self._preserve(submissions, caller, request_id=request_id, whole=int(header(scope, b"content-length") or MAX_BATCH_BYTES))
+        results = await self._preserve(
+            submissions, caller, request_id=request_id, whole=int(header(scope, b"content-length") or MAX_BATCH_BYTES)
+        )
         language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
-        await answer_json(send, 200, {"results": [_result(index, result, request_id, language) for index, result in enumerate(results)]})
+        await answer_json(
+            send, 200, {"results": [_result(index, result, request_id, language) for index, result in enumerate(results)]}
+        )
 
     async def _preserve(
         self, submissions: list[JSONValue], caller: Caller, *, request_id: str, whole: int
@@ -113,7 +114,9 @@ class BatchIntake:
         fitting = [submission for submission, size in zip(submissions, sizes, strict=True) if size <= MAX_BODY_BYTES]
         done = iter(await self._service.preservation.preserve(fitting, caller, request_id=request_id) if fitting else ())
         return [
-            next(done) if size <= MAX_BODY_BYTES else TooLarge(f"submission is too large: expected at most {MAX_BODY_BYTES} bytes, got {size}")
+            next(done)
+            if size <= MAX_BODY_BYTES
+            else TooLarge(f"submission is too large: expected at most {MAX_BODY_BYTES} bytes, got {size}")
             for size in sizes
         ]
 

@@ -83,33 +83,6 @@ def stages_schema(template: Template) -> dict[str, JSONValue]:
     }
 
 
-def template_value(template: Template) -> dict[str, JSONValue]:
-    """What `GET /v1/templates/{name}` answers: the facts, every field with its 中文名称 and clause, the schema."""
-    return {
-        **template_summary(template),
-        "stages": [
-            {
-                "name": stage.name,
-                "required": stage.required,
-                "fields": [
-                    {
-                        "name": field.name,
-                        "title": field.title,
-                        "type": field.type.value,
-                        "required": field.required,
-                        "grade": field.grade,
-                        "search": field.search,
-                        "clause": field.clause,
-                    }
-                    for field in stage.fields
-                ],
-            }
-            for stage in template.stages
-        ],
-        "schema": stages_schema(template),
-    }
-
-
 def template_summary(template: Template) -> dict[str, JSONValue]:
     """A template in a list."""
     return {

@@ -17,7 +17,7 @@ from chain_gateway import port
 from evidence import errors as service
 from models import errors as data
 from models.canonical import JSONValue
-from models.errors import EvidenceError
+from models.errors import EvidenceError, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -67,6 +67,10 @@ class QueryRefused(data.Invalid):
     """A path or query parameter is unknown, missing or of the wrong form (422)."""
 
 
+class Damaged(service.ServiceError):
+    """Stored bytes are not what they were; the answer is refused rather than guessed (500)."""
+
+
 class Internal(service.ServiceError):
     """Something of ours broke; the log has it under the request id (500)."""
 
@@ -96,12 +100,16 @@ TABLE: dict[type[EvidenceError], Kind] = {
     data.Invalid: Kind(422, "invalid", Retry.FIX, "内容不符合要求", "The content breaks a rule"),
     QueryRefused: Kind(422, "parameter-refused", Retry.FIX, "参数不正确", "A parameter is wrong"),
     data.Unknown: Kind(422, "unknown-version", Retry.FIX, "未知的模板、版本或算法", "Unknown template, version or algorithm"),
-    data.VerificationError: Kind(422, "verification-failed", Retry.FIX, "签名或证明未通过验证", "A signature or proof does not verify"),
+    data.VerificationError: Kind(
+        422, "verification-failed", Retry.FIX, "签名或证明未通过验证", "A signature or proof does not verify"
+    ),
     data.Undecided: Kind(422, "undecided", Retry.FIX, "缺少依据，无法判定", "It cannot be decided from what is at hand"),
     data.SigningUnavailable: Kind(503, "signing-unavailable", Retry.LATER, "暂时无法签名", "Signing is not available"),
     service.NotFound: Kind(404, "not-found", Retry.NEVER, "未找到", "Nothing here has that name"),
     service.Ambiguous: Kind(409, "ambiguous", Retry.FIX, "编号前缀不唯一", "The prefix fits several items"),
-    service.Conflict: Kind(409, "conflict", Retry.NEVER, "同一 client_key 已存有不同内容", "The client key stands for other content"),
+    service.Conflict: Kind(
+        409, "conflict", Retry.NEVER, "同一 client_key 已存有不同内容", "The client key stands for other content"
+    ),
     service.Stale: Kind(409, "stale", Retry.FIX, "链式数据已有更新的环节", "The link has moved on"),
     service.Erased: Kind(410, "erased", Retry.NEVER, "内容已依法删除", "The item was erased"),
     service.Unauthorised: Kind(401, "unauthorised", Retry.FIX, "未提供有效的访问令牌", "No valid access token"),
@@ -123,6 +131,7 @@ TABLE: dict[type[EvidenceError], Kind] = {
     MethodRefused: Kind(405, "method-not-allowed", Retry.NEVER, "不支持的方法", "Method not allowed"),
     RangeRefused: Kind(416, "range-not-satisfiable", Retry.FIX, "请求的范围不存在", "Range not satisfiable"),
     BodyLate: Kind(408, "request-timeout", Retry.NOW, "请求体未按时到齐", "The body did not arrive in time"),
+    Damaged: Kind(500, "damaged", Retry.LATER, "存储内容受损", "Stored bytes are damaged"),
     Internal: Kind(500, "internal", Retry.LATER, "内部错误", "Internal error"),
 }
 """Every error that can leave a route. A class that is not listed is answered as its nearest listed base."""
@@ -202,3 +211,9 @@ def problem_response(error: EvidenceError, *, request_id: str, language: str = "
 def language_of(headers: Mapping[str, str]) -> str:
     """`en` if the caller prefers English, else `zh`. Only the first choice of Accept-Language is looked at."""
     return "en" if headers.get("accept-language", "").strip().lower().startswith("en") else "zh"
+
+
+def refused(field: str, field_zh: str, expected: str, got: str) -> QueryRefused:
+    """The refusal of one query parameter; `got` says what kind of thing came, never the value."""
+    problem = Problem(pointer=f"?{field}", field=field, field_zh=field_zh, expected=expected, got=got, clause="")
+    return QueryRefused(f"parameter {field} is wrong: expected {expected}", (problem,))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
-from evidence.access import Access, Caller, Role
+from evidence.access import Access, Caller
 from evidence.api.problems import BodyLate, UnsupportedMedia
-from evidence.errors import Forbidden, TooLarge, Unauthorised
+from evidence.errors import TooLarge, Unauthorised
 from models.canonical import MAX_BODY_BYTES, JSONValue, parse
 from models.errors import Malformed
 
@@ -49,25 +49,12 @@ def caller_of(scope: Scope, access: Access) -> Caller:
     """
     value = header(scope, b"authorization")
     if value is None:
-        raise Unauthorised("request has no access token: expected Authorization: Bearer", hint="set EVIDENCE_TOKEN or EVIDENCE_TOKEN_FILE")
+        raise Unauthorised(
+            "request has no access token: expected Authorization: Bearer", hint="set EVIDENCE_TOKEN or EVIDENCE_TOKEN_FILE"
+        )
     if value[:7].lower() != b"bearer " or not 1 <= len(value) - 7 <= 256 or not value.isascii():
         raise Unauthorised("authorization has wrong form: expected Bearer and a token")
     return access.authenticate(value[7:].strip().decode("ascii"))
-
-
-def require(caller: Caller, *roles: Role) -> Caller:
-    """`caller`, who has one of `roles`.
-
-    Raises: Forbidden otherwise.
-    """
-    if caller.roles.isdisjoint(roles):
-        wanted = " or ".join(role.value for role in roles)
-        raise Forbidden(f"role does not allow this: expected {wanted}, got {_names(caller.roles)}")
-    return caller
-
-
-def _names(roles: Iterable[Role]) -> str:
-    return ", ".join(sorted(role.value for role in roles)) or "none"
 
 
 def declared_length(scope: Scope) -> int | None:

@@ -17,7 +17,10 @@ router = APIRouter(tags=["evidence"], route_class=StrictRoute)
 
 BUNDLE = "application/vnd.evidence.cz"
 
-ItemId = Annotated[str, Path(pattern=r"^(ev_)?[0-9a-f]{8,64}$", description="an evidence id, or a unique prefix of it from 8 digits", max_length=67)]
+ItemId = Annotated[
+    str,
+    Path(pattern=r"^(ev_)?[0-9a-f]{8,64}$", description="an evidence id, or a unique prefix of it from 8 digits", max_length=67),
+]
 LinkCode = Annotated[str, Path(min_length=1, max_length=128, description="an opaque link code")]
 Moment = Annotated[str | None, Query(max_length=40, description="RFC 3339 with zone, or a date, which is that day in Beijing")]
 
@@ -26,7 +29,9 @@ CZ = {200: ("The bundle; byte for byte the same for the same disclosure and chai
 
 @router.get(
     "/v1/evidence",
-    **described("listEvidence", "Items by digest, template and time", {200: ("A page, pinned to `as_of`.", content(JSON, "Page"))}),
+    **described(
+        "listEvidence", "Items by digest, template and time", {200: ("A page, pinned to `as_of`.", content(JSON, "Page"))}
+    ),
 )
 def listing(
     service: Running,
@@ -34,7 +39,9 @@ def listing(
     digest: Annotated[str | None, Query(pattern="^(sm3|sha256):[0-9a-f]{64}$")] = None,
     template: Annotated[str | None, Query(max_length=128)] = None,
     axis: Annotated[str | None, Query(pattern="^(occurred|preserved|final)$")] = None,
-    start: Annotated[str | None, Query(alias="from", max_length=40, description="RFC 3339 with zone, or a date (that day in Beijing)")] = None,
+    start: Annotated[
+        str | None, Query(alias="from", max_length=40, description="RFC 3339 with zone, or a date (that day in Beijing)")
+    ] = None,
     end: Annotated[str | None, Query(alias="to", max_length=40, description="the first moment no longer included")] = None,
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
@@ -78,7 +85,9 @@ async def bundle(
     service: Running,
     caller: ProofReader,
     request_id: RequestId,
-    disclose: Annotated[list[str] | None, Query(max_length=200, description="names of fields to disclose; absent: all; empty: none")] = None,
+    disclose: Annotated[
+        list[str] | None, Query(max_length=200, description="names of fields to disclose; absent: all; empty: none")
+    ] = None,
 ) -> Response:
     """The item's bundle, verified before it leaves; not final yet is a 409 `not-final`."""
     data = await service.issuance.bundle(item_id, caller, disclose=disclose, request_id=request_id)
@@ -87,7 +96,9 @@ async def bundle(
 
 @router.get(
     "/v1/evidence/{item_id}/nodes",
-    **described("getNodes", "What each node says of the item", {200: ("One answer a node.", content(JSON, "Nodes"))}, problems=(404, 409)),
+    **described(
+        "getNodes", "What each node says of the item", {200: ("One answer a node.", content(JSON, "Nodes"))}, problems=(404, 409)
+    ),
 )
 async def nodes(item_id: ItemId, service: Running, caller: Reader) -> Response:
     """Every node's own answer about the item's anchors, and whether they agree."""
@@ -96,7 +107,12 @@ async def nodes(item_id: ItemId, service: Running, caller: Reader) -> Response:
 
 @router.get(
     "/v1/transactions/{link_code}",
-    **described("getTransaction", "链式: the parts of a link", {200: ("The parts in order.", content(JSON, "Transaction"))}, problems=(404,)),
+    **described(
+        "getTransaction",
+        "链式: the parts of a link",
+        {200: ("The parts in order.", content(JSON, "Transaction"))},
+        problems=(404,),
+    ),
 )
 def transaction(link_code: LinkCode, service: Running, caller: Reader) -> Response:
     """The parts of a link in order, which stages are present, missing or repeated, and whether it is closed."""
@@ -107,6 +123,9 @@ def bundle_answer(data: bytes, name: str) -> Response:
     """A bundle as a file to keep."""
     return Response(
         data,
-        headers={"cache-control": "private, no-cache", "content-disposition": f'attachment; filename="{name.removeprefix("ev_")[:16]}.cz"'},
+        headers={
+            "cache-control": "private, no-cache",
+            "content-disposition": f'attachment; filename="{name.removeprefix("ev_")[:16]}.cz"',
+        },
         media_type=BUNDLE,
     )

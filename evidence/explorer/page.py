@@ -184,12 +184,19 @@ def front(head: Head, chains: Sequence[ChainRow], items: Sequence[ItemRow], *, l
     facts = _facts([(words["origin"], head.origin), (words["size"], str(head.size)), (words["signed"], signed)])
     roots = _facts([(words["sm3"], head.sm3_root), (words["sha256"], head.sha256_root)], mono=True)
     chain_lines = [
-        (row.chain, row.engine, words["down"] if row.height is None else str(row.height), str(row.anchored), str(row.open_anchors))
+        (
+            row.chain,
+            row.engine,
+            words["down"] if row.height is None else str(row.height),
+            str(row.anchored),
+            str(row.open_anchors),
+        )
         for row in chains
     ]
     chain_heads = [words[name] for name in ("chain", "engine", "height", "anchored", "open")]
     item_lines = [
-        (str(row.leaf_index), row.id_prefix + "…", row.template, _beijing(row.created_at), words.get(row.state, row.state)) for row in items
+        (str(row.leaf_index), row.id_prefix + "…", row.template, _beijing(row.created_at), words.get(row.state, row.state))
+        for row in items
     ]
     item_heads = [words[name] for name in ("leaf", "id", "template", "time", "state")]
     listed = _table(item_heads, item_lines) if items else f"<p>{words['none']}</p>"

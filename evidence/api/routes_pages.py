@@ -1,0 +1,123 @@
+"""Pages for people: the explorer's front page, the page behind each problem, the description and its viewer."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from evidence.api.deps import Running, StrictRoute
+from evidence.api.problems import KINDS, language_of
+from evidence.api.requests import header
+from evidence.api.status import chain_rows, head_of, newest_items
+from evidence.bootstrap import Service
+from evidence.errors import NotFound
+from evidence.explorer import page
+
+router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+
+Lang = Annotated[str | None, Query(pattern="^(zh|en)$")]
+
+NEWEST = 20
+
+_STATIC = files("evidence.api") / "static"
+_MEDIA = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".LICENSE": "text/plain",
+    ".NOTICE": "text/plain",
+}
+_STATIC_NAMES = ("docs.js", "swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui.LICENSE", "swagger-ui.NOTICE")
+
+_DOCS = """<!doctype html><html lang="zh-CN"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>存证 · API</title><link rel="stylesheet" href="/docs/swagger-ui.css"></head><body><div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/docs.js"></script></body></html>"""
+
+_DOCS_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+_RETRY = {
+    "zh": {"now": "可立即原样重试", "later": "请稍后重试", "fix": "请修正后再试", "never": "重试无益"},
+    "en": {
+        "now": "send the same again at once",
+        "later": "try again later",
+        "fix": "mend the request first",
+        "never": "do not retry",
+    },
+}
+
+
+def _language(request: Request, lang: str | None) -> str:
+    """The language of a page: as asked for, else English only for a reader who prefers it to Chinese."""
+    if lang is not None:
+        return lang
+    accepted = (header(request.scope, b"accept-language") or b"").decode("latin-1").lower()
+    return "en" if language_of(request.headers) == "en" and "zh" not in accepted else "zh"
+
+
+def _is_sandbox(service: Service) -> bool:
+    return service.settings.environment != "production"
+
+
+@router.get("/")
+def front(request: Request, service: Running, lang: Lang = None) -> Response:
+    """Where the log stands, how far each chain is, and the newest items by prefix and state."""
+    language = _language(request, lang)
+    text = page.front(
+        head_of(service), chain_rows(service), newest_items(service, NEWEST), language=language, sandbox=_is_sandbox(service)
+    )
+    return HTMLResponse(text, headers=page.HEADERS)
+
+
+@router.get("/problems")
+def problems(request: Request, service: Running, lang: Lang = None) -> Response:
+    """Every problem that a refusal can name."""
+    language = _language(request, lang)
+    kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.name))
+    pairs = [(kind.name, f"{kind.status} · {kind.title(language)}") for kind in kinds]
+    text = page.explanation("Problems", pairs, language=language, sandbox=_is_sandbox(service), path="/problems")
+    return HTMLResponse(text, headers=page.HEADERS)
+
+
+@router.get("/problems/{name}")
+def problem(request: Request, service: Running, name: Annotated[str, Path(max_length=64)], lang: Lang = None) -> Response:
+    """What a problem's `type` means."""
+    language = _language(request, lang)
+    kind = KINDS.get(name)
+    if kind is None:
+        raise NotFound("no problem has that name", hint="GET /problems lists them")
+    words = ("状态码", "名称", "怎么办") if language == "zh" else ("Status", "Name", "What to do")
+    pairs = [(words[0], str(kind.status)), (words[1], kind.name), (words[2], _RETRY[language][kind.retry.value])]
+    text = page.explanation(
+        kind.title(language), pairs, language=language, sandbox=_is_sandbox(service), path=f"/problems/{name}"
+    )
+    return HTMLResponse(text, headers=page.HEADERS)
+
+
+@router.get("/openapi.json")
+def description(request: Request) -> Response:
+    """The description of every route."""
+    found: Response = request.app.state.description
+    return found
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    """The description, to read and try; everything it needs is served from here."""
+    return HTMLResponse(_DOCS, headers=_DOCS_HEADERS)
+
+
+@router.get("/docs/{name}")
+def static(name: Annotated[str, Path(max_length=64)]) -> Response:
+    """A file of the viewer."""
+    if name not in _STATIC_NAMES:
+        raise NotFound("no file has that name")
+    media = _MEDIA["." + name.rpartition(".")[2]]
+    return Response((_STATIC / name).read_bytes(), headers={"cache-control": "public, max-age=86400"}, media_type=media)

@@ -1,0 +1,180 @@
+"""The service on a socket: uvicorn with httptools and uvloop, bounded against slow and endless clients, ended gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from evidence.api.app import create_app
+from evidence.bootstrap import Service, open_service, utc_now
+from evidence.errors import SettingWrong
+from evidence.settings import Settings
+
+MAX_CONNECTIONS = 4096
+MAX_HEAD_BYTES = 32 << 10
+HEAD_TIMEOUT_S = 10.0
+LINGER_S = 10.0
+KEEP_ALIVE_S = 15
+GRACE_S = 60
+BACKLOG = 1024
+
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
+    b"request head is too large.\n"
+)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with three bounds that it lacks: size of a request's head, time for it, and time to drain.
+
+    A timer is armed only when a piece of data leaves a request unfinished, so a client that sends a
+    request in one piece costs none.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._in_head = True
+        self._in_message = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base class
+        """Begin, unless there are too many connections already."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._arm(HEAD_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; what is left unfinished has a deadline."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+        elif self._in_message and self._in_head and self._deadline is None:
+            self._arm(HEAD_TIMEOUT_S)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_message = self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole; the application bounds the body."""
+        self._in_head, self._head_bytes = False, 0
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of it has come."""
+        self._in_message, self._in_head, self._head_bytes = False, True, 0
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """It is answered; if its body is still coming, nobody reads it, and that too has an end."""
+        super().on_response_complete()
+        if self._in_message and not self.transport.is_closing():
+            self._arm(LINGER_S)
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, self._expire)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening socket; port 0 takes any free one.
+
+    Raises: SettingWrong if the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise SettingWrong(
+            f"address cannot be used: {host} port {port} ({error.strerror})", hint="set EVIDENCE_PORT or --port"
+        ) from error
+    found.listen(BACKLOG)
+    return found
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """The server for `service`, not started yet; `serve(sockets=[…])` runs it until `should_exit`."""
+    config = uvicorn.Config(
+        create_app(service),
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(settings: Settings, *, listening: Callable[[str], object] = lambda _url: None) -> None:
+    """The service runs until SIGTERM or SIGINT; then it accepts nothing more, finishes what it accepted, and returns.
+
+    `listening` is called once with the address, as soon as requests are answered.
+
+    Raises: SettingWrong if the address cannot be used; HomeRefused and what else opening the service raises.
+    """
+    # uvicorn raises the signal anew once it has ended gracefully. A SIGTERM obeyed is no failure.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, listening))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform, and nothing else depends on it
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Settings, listening: Callable[[str], object]) -> None:
+    # The address first: a second service on one port must fail before it touches anything.
+    found = listen(settings.host, settings.port)
+    try:
+        service = await open_service(settings, clock=utc_now)
+        server = make_server(service)
+        running = asyncio.ensure_future(server.serve(sockets=[found]))
+        while not server.started and not running.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            host, port = found.getsockname()[:2]
+            listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await running
+    finally:
+        found.close()

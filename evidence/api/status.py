@@ -1,0 +1,57 @@
+"""Where the service stands, for the front page and the metrics: read from what the log and the anchoring already know."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from evidence import store as rows
+from evidence.batch import moment
+from evidence.bootstrap import Service
+from evidence.explorer.page import ChainRow, Head, ItemRow
+
+PREFIX_DIGITS = 8
+
+
+def head_of(service: Service) -> Head:
+    """Where the log stands."""
+    head = service.log.state.head
+    signed = datetime.fromtimestamp(head.signed_at_s, UTC) if head.size else None
+    return Head(head.origin, head.size, head.sm3_root.hex(), head.sha256_root.hex(), signed)
+
+
+def chain_rows(service: Service) -> list[ChainRow]:
+    """How far each chain is. Its height is the last one that its node told us; none after a failure."""
+    return [
+        ChainRow(
+            chain.id,
+            chain.gateway.engine,
+            None if chain.head is None or chain.failures else chain.head.height,
+            chain.end,
+            0 if chain.open is None else 1,
+        )
+        for chain in service.anchoring.chains.values()
+    ]
+
+
+def newest_items(service: Service, count: int) -> list[ItemRow]:
+    """The newest items: prefix of the id, template, time, state."""
+    size = service.log.state.size
+    with service.store.reading() as connection:
+        found = rows.read_items(connection, range(max(0, size - count), size))
+    found.sort(key=lambda row: row.leaf_index, reverse=True)
+    return [
+        ItemRow(
+            row.leaf_index,
+            "ev_" + row.evidence_id.hex()[:PREFIX_DIGITS],
+            row.template,
+            moment(row.created_ms),
+            service.anchoring.state_of(row.leaf_index),
+        )
+        for row in found
+    ]
+
+
+def oldest_promise_age_s(service: Service, now: datetime) -> float:
+    """How long the oldest item that is not final has waited; 0 if none waits."""
+    oldest = service.anchoring.oldest_promise_at
+    return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
