@@ -283,12 +283,33 @@ def verify_cosignature(text: str, line: SignatureLine, key: VerifierKey) -> None
     if key.type == COSIGNATURE_TYPE:
         verify(key.public_key, message, line.signature)
     elif key.type == ED25519_COSIGNATURE_TYPE:
-        try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(line.signature, message)
-        except (InvalidSignature, ValueError) as error:
-            raise VerificationError("ed25519 signature does not verify") from error
+        _verify_ed25519(key.public_key, message, line.signature)
     else:
         raise Unknown("verifier key is not for cosignatures")
+
+
+def verify_line(text: str, line: SignatureLine, key: VerifierKey) -> None:
+    """`line` is a plain note signature of `text` under `key`: SM2 of type note, or Ed25519.
+
+    Raises: VerificationError if name or key id are not the key's or the signature does not verify;
+        Unknown if the key is not for plain notes.
+    Source: C2SP signed-note; formats §3.3.
+    """
+    if (line.name, line.key_id) != (key.name, key.key_id):
+        raise VerificationError("signature line is of another key")
+    if key.type == NOTE_TYPE:
+        verify(key.public_key, text.encode(), line.body)
+    elif key.type == ED25519_TYPE:
+        _verify_ed25519(key.public_key, text.encode(), line.body)
+    else:
+        raise Unknown("verifier key is not for plain notes")
+
+
+def _verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError) as error:
+        raise VerificationError("ed25519 signature does not verify") from error
 
 
 def _hashes(lines: Sequence[str]) -> tuple[bytes, ...]:

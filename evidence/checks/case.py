@@ -1,0 +1,236 @@
+"""What a bundle shows, parsed file by file; every fault of form goes to the check it belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from evidence.checks.judge import Judge
+from models.anchor import ChainReceipt, Payload, ReceiptFacts
+from models.bundle import MAX_JSON_BYTES, Bundle, numbers
+from models.canonical import JSONValue, parse_canonical
+from models.checkpoint import Checkpoint, ConsistencyProof, Note, SignatureLine, TlogProof, twin_origin
+from models.commitment import DisclosedField
+from models.digest import Algorithm
+from models.errors import Malformed
+from models.evidence import Evidence
+from models.template import Template
+from models.trust import ChainTrust, TrustRoots
+
+TREES = (Algorithm.SM3, Algorithm.SHA256)
+INCLUSION = {Algorithm.SM3: 10, Algorithm.SHA256: 13}
+"""The check that judges inclusion and signature lines of each tree: 10 (and 11), 13."""
+SIGNED = {Algorithm.SM3: 11, Algorithm.SHA256: 13}
+_CONSISTENCY = re.compile(r"log/(sm3|sha256)/([0-9]+)-([0-9]+)\.consistency", re.ASCII)
+
+
+def later(moment: datetime, seconds: int) -> datetime:
+    """`moment` and `seconds` more, or the last time there is."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def at(seconds: int) -> datetime:
+    """Unix seconds as an aware time."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+@dataclass(slots=True)
+class Item:
+    """One evidence of the bundle: what could be read of it, and what the checks added."""
+
+    number: int
+    evidence: Evidence
+    template: Template | None = None
+    disclosure: JSONValue = None
+    disclosed: tuple[DisclosedField, ...] = ()
+    wholly: frozenset[str] = frozenset()
+    proofs: dict[Algorithm, TlogProof] = field(default_factory=dict)
+    proven: dict[Algorithm, Checkpoint] = field(default_factory=dict)
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """How reasons call it."""
+        return f"evidence/{self.number}"
+
+    @property
+    def index(self) -> int | None:
+        """Its place in the log as its proof states it."""
+        proof = self.proofs.get(Algorithm.SM3) or self.proofs.get(Algorithm.SHA256)
+        return None if proof is None else proof.index
+
+
+@dataclass(slots=True)
+class Shown:
+    """One checkpoint that the bundle shows, with every signature line that stands anywhere over its text."""
+
+    checkpoint: Checkpoint
+    lines: dict[str, SignatureLine] = field(default_factory=dict)
+    good: list[tuple[SignatureLine, str]] = field(default_factory=list)
+    """Lines of trusted keys of its log that verify, with the organisation that holds the key."""
+
+    @property
+    def time(self) -> int | None:
+        """T: the least T of the lines of trusted keys of its log (formats §11)."""
+        return min((line.time for line, _ in self.good), default=None)
+
+
+@dataclass(slots=True)
+class ShownAnchor:
+    """One anchor of the bundle: P, its notes, the receipt, and what the checks found of them."""
+
+    number: int
+    payload: Payload | None = None
+    notes: dict[Algorithm, Note] = field(default_factory=dict)
+    receipt: ChainReceipt | None = None
+    chain: ChainTrust | None = None
+    facts: ReceiptFacts | None = None
+    holds: bool = True
+
+    @property
+    def name(self) -> str:
+        """How reasons call it."""
+        return f"anchors/{self.number}"
+
+    @property
+    def size(self) -> int:
+        """The size of its checkpoint; 0 if it could not be read."""
+        return 0 if self.payload is None else self.payload.head.size
+
+    @property
+    def counted(self) -> bool:
+        """Whether checks 14 and 15 hold of it, under a chain that the trust file knows."""
+        return self.holds and self.facts is not None and self.payload is not None
+
+    def range_holds(self, index: int) -> bool:
+        """Whether `index` lies in its range."""
+        return self.payload is not None and self.payload.start <= index < self.payload.end
+
+    @property
+    def latest(self) -> datetime:
+        """Its block's time with the allowance of its chain: what not-after and check 20 use."""
+        if self.facts is None:
+            return datetime.max.replace(tzinfo=UTC)
+        return later(self.facts.block_time, self.facts.not_later_than_error_s)
+
+
+@dataclass(slots=True)
+class Case:
+    """The whole matter: bundle, trust, and what was read of each file."""
+
+    bundle: Bundle
+    trust: TrustRoots
+    judge: Judge
+    whole: bool = True
+    """False once an evidence could not be read: then what is missing may be what other files refer to."""
+    items: list[Item] = field(default_factory=list)
+    anchors: list[ShownAnchor] = field(default_factory=list)
+    consistency: dict[tuple[Algorithm, int, int], ConsistencyProof] = field(default_factory=dict)
+    shown: dict[Algorithm, dict[str, Shown]] = field(default_factory=lambda: {tree: {} for tree in TREES})
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files of the bundle by name."""
+        return self.bundle.files
+
+    @property
+    def origin(self) -> str | None:
+        """The log that the first evidence names."""
+        return self.items[0].evidence.statement.log if self.items else None
+
+    def tree_origin(self, tree: Algorithm) -> str | None:
+        """The origin of one tree of the log."""
+        origin = self.origin
+        return origin if origin is None or tree is Algorithm.SM3 else twin_origin(origin)
+
+    def by_size(self, tree: Algorithm) -> list[Shown]:
+        """The checkpoints shown of one tree of the log, by size."""
+        origin = self.tree_origin(tree)
+        found = (shown for shown in self.shown[tree].values() if shown.checkpoint.origin == origin)
+        return sorted(found, key=lambda shown: (shown.checkpoint.size, shown.checkpoint.root))
+
+    def counted(self, index: int) -> list[ShownAnchor]:
+        """The anchors that count for the leaf at `index`."""
+        return [anchor for anchor in self.anchors if anchor.counted and anchor.size > index]
+
+    def show(self, tree: Algorithm, note: Note) -> Checkpoint:
+        """Take a note in as shown. Raises: Malformed if its text is no checkpoint."""
+        shown = self.shown[tree].get(note.text)
+        if shown is None:
+            shown = self.shown[tree][note.text] = Shown(note.checkpoint())
+        for line in note.lines:
+            shown.lines.setdefault(line.text, line)
+        return shown.checkpoint
+
+    def items_with_index(self) -> Iterator[tuple[Item, int]]:
+        """The items whose place in the log is shown."""
+        for item in self.items:
+            if item.index is not None:
+                yield item, item.index
+
+
+def read(bundle: Bundle, trust: TrustRoots, judge: Judge) -> Case:
+    """The case that a bundle makes: all its files parsed, faults of form said by their checks.
+
+    Source: formats §6.1, §11 (Which check says so).
+    """
+    case = Case(bundle, trust, judge)
+    for number in numbers(bundle.files, "evidence"):
+        _read_item(case, number)
+    for number in numbers(bundle.files, "anchors"):
+        _read_anchor(case, number)
+    for name in bundle.files:
+        match = _CONSISTENCY.fullmatch(name)
+        if match is None:
+            continue
+        with judge.trying(12, name):
+            proof = ConsistencyProof.parse(bundle.files[name])
+            old, new = int(match[2]), int(match[3])
+            if (proof.old, proof.note.checkpoint().size) != (old, new):
+                raise Malformed("consistency file is named after other sizes than it joins")
+            case.consistency[(Algorithm(match[1]), old, new)] = proof
+    return case
+
+
+def _read_item(case: Case, number: int) -> None:
+    folder = f"evidence/{number}"
+    files, judge = case.files, case.judge
+    with judge.trying(3, folder) as attempt:
+        item = Item(number, Evidence.parse(files[f"{folder}/evidence.json"]))
+    if not attempt.holds:
+        case.whole = False
+        return
+    case.items.append(item)
+    name = f"{folder}/disclosure.json"
+    if name in files:
+        with judge.trying(5, folder):
+            item.disclosure = parse_canonical(files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")
+    for tree in TREES:
+        name = f"{folder}/{tree.value}.tlog-proof"
+        if name in files:
+            with judge.trying(INCLUSION[tree], folder):
+                proof = TlogProof.parse(files[name], kind=tree)
+                case.show(tree, proof.note)
+                item.proofs[tree] = proof
+
+
+def _read_anchor(case: Case, number: int) -> None:
+    anchor = ShownAnchor(number)
+    case.anchors.append(anchor)
+    judge, folder = case.judge, anchor.name
+    with judge.trying(14, folder) as attempt:
+        payload = Payload.parse(case.files[f"{folder}/payload.json"])
+        for tree, text in ((Algorithm.SM3, payload.checkpoint), (Algorithm.SHA256, payload.twin)):
+            anchor.notes[tree] = Note.parse(text)
+            case.show(tree, anchor.notes[tree])
+        anchor.payload = payload
+    with judge.trying(15, folder) as second:
+        anchor.receipt = ChainReceipt.parse(case.files[f"{folder}/receipt.json"])
+        anchor.chain = case.trust.chain(anchor.receipt.chain)
+    anchor.holds = attempt.holds and second.holds

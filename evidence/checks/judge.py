@@ -1,0 +1,114 @@
+"""Where checks write down what they found: a verdict and its reasons per number, and what was relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from models.errors import EvidenceError, Malformed, Undecided, Unknown, VerificationError
+from models.report import CHECKS, Party, Step, Verdict
+
+MAX_SIGNATURES = 12_000
+"""Signatures that one run verifies at most: a third of a millisecond each keeps it within its time."""
+
+_MAX_REASONS = 8
+_VERSIONS = 2
+_RANK = {Verdict.VALID: 0, Verdict.INDETERMINATE: 1, Verdict.INVALID: 2}
+
+
+class _Ordered(dict[str, None]):
+    """A set of sentences in the order in which they were first said."""
+
+    def add(self, sentence: str) -> None:
+        self[sentence] = None
+
+    def update_all(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self[sentence] = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How one part of a check went; `holds` is False once it was refused or left open."""
+
+    holds: bool = True
+
+
+@dataclass(slots=True)
+class Judge:
+    """The findings of one run. Each check may say several things; the worst is its verdict."""
+
+    relied_on: _Ordered = field(default_factory=_Ordered)
+    not_checked: _Ordered = field(default_factory=_Ordered)
+    findings: _Ordered = field(default_factory=_Ordered)
+    parties: dict[Party, None] = field(default_factory=dict)
+    _said: dict[int, dict[Verdict, list[str]]] = field(default_factory=dict)
+    _signatures: int = 0
+
+    def _say(self, number: int, verdict: Verdict, detail: str) -> None:
+        reasons = self._said.setdefault(number, {}).setdefault(verdict, [])
+        if detail not in reasons[:_MAX_REASONS]:
+            reasons.append(detail)
+
+    def passed(self, number: int, detail: str) -> None:
+        """Check `number` found something that holds."""
+        self._say(number, Verdict.VALID, detail)
+
+    def refused(self, number: int, detail: str) -> None:
+        """Check `number` found a contradiction."""
+        self._say(number, Verdict.INVALID, detail)
+
+    def undecided(self, number: int, detail: str) -> None:
+        """Check `number` lacks something it needs."""
+        self._say(number, Verdict.INDETERMINATE, detail)
+
+    def verdict(self, number: int) -> Verdict | None:
+        """The worst that check `number` said so far; None if it said nothing."""
+        said = self._said.get(number)
+        return max(said, key=_RANK.__getitem__) if said else None
+
+    @contextmanager
+    def trying(self, number: int, where: str = "", *, unknown: int = _VERSIONS) -> Iterator[Attempt]:
+        """Run a part of check `number`: what it raises becomes the check's word, never an exception.
+
+        An unknown version or algorithm is said by check `unknown` (2, unless told otherwise).
+        """
+        attempt = Attempt()
+        tail = f" ({where})" if where else ""
+        try:
+            yield attempt
+        except Unknown as error:
+            attempt.holds = False
+            self.undecided(unknown, error.message + tail)
+        except Undecided as error:
+            attempt.holds = False
+            self.undecided(number, error.message + tail)
+        except (Malformed, VerificationError) as error:
+            attempt.holds = False
+            self.refused(number, error.message + tail)
+        except EvidenceError as error:
+            attempt.holds = False
+            self.undecided(number, error.message + tail)
+
+    def spend_signatures(self, count: int = 1) -> None:
+        """Count signatures about to be verified.
+
+        Raises: Undecided beyond the number that one run verifies.
+        """
+        self._signatures += count
+        if self._signatures > MAX_SIGNATURES:
+            raise Undecided(f"bundle holds more signatures than are verified in one run: expected at most {MAX_SIGNATURES}")
+
+    def steps(self) -> tuple[Step, ...]:
+        """All checks in order, each with its verdict and reasons."""
+        return tuple(self._step(check.number, check.name, check.clause) for check in CHECKS)
+
+    def _step(self, number: int, name: str, clause: str) -> Step:
+        verdict = self.verdict(number)
+        if verdict is None:
+            return Step(number, name, None, "nothing of this kind to judge", clause)
+        reasons = self._said[number][verdict]
+        shown = "; ".join(reasons[:_MAX_REASONS])
+        more = len(reasons) - _MAX_REASONS
+        return Step(number, name, verdict, shown + (f"; and {more} more" if more > 0 else ""), clause)
