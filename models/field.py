@@ -11,12 +11,12 @@ import unicodedata
 from calendar import monthrange
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from types import UnionType
 from typing import Any
 
-from models.canonical import MAX_INTEGER, JSONValue
+from models.canonical import MAX_INTEGER, JSONValue, format_time
 from models.digest import Digest
 from models.errors import Malformed, Unknown
 
@@ -334,8 +334,4 @@ def field_time(moment: datetime) -> str:
 
     Raises: Malformed if it has no zone.
     """
-    if moment.tzinfo is None:
-        raise Malformed("time has no zone")
-    moment = moment.astimezone(UTC)
-    fraction = f".{moment.microsecond // 1000:03d}".rstrip("0").rstrip(".")
-    return f"{(moment - timedelta(microseconds=moment.microsecond)).strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z"
+    return f"{format_time(moment)[:-1].rstrip('0').rstrip('.')}Z" if moment.microsecond >= 1000 else f"{format_time(moment)[:-5]}Z"
