@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from evidence import tables
 
@@ -133,3 +133,15 @@ def recorded_items(connection: Connection, start: int, stop: int) -> Iterator[tu
 def created_ms(connection: Connection, leaf_index: int) -> int | None:
     """When the item at `leaf_index` was sealed."""
     return connection.execute(select(tables.evidence.c.created_ms).where(tables.evidence.c.leaf_index == leaf_index)).scalar()
+
+
+def final_between(connection: Connection, chain: str, low_ms: int | None, high_ms: int | None, size: int) -> tuple[int, int]:
+    """[start, stop) of the leaves that `chain` made final in [low, high): its anchors become final in log order."""
+    c = tables.anchor.c
+    query = select(func.min(c.start), func.max(c.end)).where(c.chain == chain, c.state == FINAL)
+    if low_ms is not None:
+        query = query.where(c.final_ms >= low_ms)
+    if high_ms is not None:
+        query = query.where(c.final_ms < high_ms)
+    start, stop = connection.execute(query).one()
+    return (0, 0) if start is None else (start, min(stop, size))

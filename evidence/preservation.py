@@ -28,6 +28,7 @@ from evidence.log import Log
 from evidence.signing import Signing
 from evidence.store import Store
 from evidence.submission import Submission, content_of
+from evidence.times import beijing_time
 from models import template as templates
 from models.anchor import item_record
 from models.canonical import JSONValue, b64, canonical, format_time
@@ -424,17 +425,17 @@ class Preservation:
         refused = prepared.statement
         if signature is None:
             refused = self._rebuild(prepared, first, self._randomness(32)) or refused
+        fields: dict[str, JSONValue] = {
+            "first_evidence_id": first.evidence_id,
+            "refused_statement": refused.data.decode(),
+            "refused_at": beijing_time(self._clock()),
+        }
+        if signature is not None:
+            fields["refused_signature"] = canonical(signature.to_json()).decode()
         body = {
             "template": CONFLICT_TEMPLATE,
             "client_key": f"conflict-{key.hex()}-{digest.hex()}",
-            "stages": {
-                "冲突": {
-                    "first_evidence_id": first.evidence_id,
-                    "refused_statement": refused.data.decode(),
-                    "refused_signature": None if signature is None else canonical(signature.to_json()).decode(),
-                    "refused_at": templates.field_time(self._clock()),
-                }
-            },
+            "stages": {"冲突": fields},
         }
         made = self._prepare(body, caller, request_id)
         made = replace(made, pending=replace(made.pending, refused=(key, digest)))

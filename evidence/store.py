@@ -22,6 +22,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    null,
     select,
     text,
     tuple_,
@@ -258,20 +259,25 @@ def read_stored(connection: Connection, start: int, stop: int) -> list[tuple[int
     """(leaf_index, E, entry) of the items in [start, stop), in log order: the bytes as the database now has them."""
     c = tables.evidence.c
     rows = connection.execute(select(c.leaf_index, c.data, c.entry).where(c.leaf_index >= start, c.leaf_index < stop).order_by(c.leaf_index))
-    return [(row[0], row[1], row[2]) for row in rows]
+    return [(row[0], None if row[1] is None else bytes(row[1]), bytes(row[2])) for row in rows]
 
 
 def read_entries(connection: Connection, start: int, stop: int) -> list[bytes]:
     """The 64-byte entries of [start, stop)."""
     c = tables.evidence.c
     rows = connection.execute(select(c.entry).where(c.leaf_index >= start, c.leaf_index < stop).order_by(c.leaf_index))
-    return [row[0] for row in rows]
+    return [bytes(row[0]) for row in rows]
+
+
+def _item(row: Any) -> ItemRow:
+    index, identity, entry, data, *rest = row
+    return ItemRow(index, bytes(identity), bytes(entry), None if data is None else bytes(data), *rest)
 
 
 def read_item(connection: Connection, leaf_index: int) -> ItemRow | None:
     """The item at `leaf_index`."""
     row = connection.execute(select(tables.evidence).where(tables.evidence.c.leaf_index == leaf_index)).one_or_none()
-    return None if row is None else ItemRow(*row)
+    return None if row is None else _item(row)
 
 
 def read_items(connection: Connection, indexes: Sequence[int]) -> list[ItemRow]:
@@ -279,7 +285,7 @@ def read_items(connection: Connection, indexes: Sequence[int]) -> list[ItemRow]:
     found: dict[int, ItemRow] = {}
     for part in _portions(indexes):
         for row in connection.execute(select(tables.evidence).where(tables.evidence.c.leaf_index.in_(part))):
-            found[row.leaf_index] = ItemRow(*row)
+            found[row.leaf_index] = _item(row)
     return [found[index] for index in indexes if index in found]
 
 
@@ -316,37 +322,53 @@ def existing_keys(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, 
     return found
 
 
-def find_blind(
-    connection: Connection, tags: Sequence[bytes], *, start: int, stop: int, limit: int, template: str | None = None, subject: str | None = None
-) -> list[int]:
-    """Leaf indexes in [start, stop) that carry every one of `tags`, newest first."""
-    c, e = tables.blind.c, tables.evidence.c
-    query = select(e.leaf_index).where(e.leaf_index >= start, e.leaf_index < stop)
-    for tag in tags:
-        query = query.where(e.leaf_index.in_(select(c.leaf_index).where(c.tag == tag)))
-    query = _narrow(query, template, subject)
-    return list(connection.execute(query.order_by(e.leaf_index.desc()).limit(limit)).scalars())
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which items a search is for: leaf indexes in [start, stop) that carry every tag and fit the rest."""
+
+    start: int
+    stop: int
+    tags: tuple[bytes, ...] = ()
+    template: str | None = None
+    subject: str | None = None
+    occurred_from_ms: int | None = None
+    occurred_to_ms: int | None = None
+
+    def apply(self, query: Any) -> Any:
+        """`query` over the evidence table, narrowed to these items."""
+        c, e = tables.blind.c, tables.evidence.c
+        query = query.where(e.leaf_index >= self.start, e.leaf_index < self.stop)
+        for tag in self.tags:
+            query = query.where(e.leaf_index.in_(select(c.leaf_index).where(c.tag == tag)))
+        for condition, value in (
+            (e.template == self.template, self.template),
+            (e.subject == self.subject, self.subject),
+            (e.occurred_ms >= self.occurred_from_ms, self.occurred_from_ms),
+            (e.occurred_ms < self.occurred_to_ms, self.occurred_to_ms),
+        ):
+            if value is not None:
+                query = query.where(condition)
+        return query
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every item of the range fits."""
+        return not self.tags and (self.template, self.subject, self.occurred_from_ms, self.occurred_to_ms) == (None,) * 4
 
 
-def count_blind(
-    connection: Connection, tags: Sequence[bytes], *, start: int, stop: int, template: str | None = None, subject: str | None = None
-) -> int:
-    """How many items in [start, stop) carry every one of `tags`."""
-    c, e = tables.blind.c, tables.evidence.c
-    if not tags and template is None and subject is None:
-        return max(0, stop - start)
-    query = select(func.count()).select_from(tables.evidence).where(e.leaf_index >= start, e.leaf_index < stop)
-    for tag in tags:
-        query = query.where(e.leaf_index.in_(select(c.leaf_index).where(c.tag == tag)))
-    return int(connection.execute(_narrow(query, template, subject)).scalar_one())
+def search(connection: Connection, wanted: Filter, limit: int) -> list[ItemRow]:
+    """The newest `limit` items that fit, newest first; E is left out."""
+    e = tables.evidence.c
+    columns = [column if column.name != "data" else null().label("data") for column in tables.evidence.columns]
+    rows = connection.execute(wanted.apply(select(*columns)).order_by(e.leaf_index.desc()).limit(limit))
+    return [_item(row) for row in rows]
 
 
-def _narrow(query: Any, template: str | None, subject: str | None) -> Any:
-    if template is not None:
-        query = query.where(tables.evidence.c.template == template)
-    if subject is not None:
-        query = query.where(tables.evidence.c.subject == subject)
-    return query
+def count(connection: Connection, wanted: Filter) -> int:
+    """How many items fit."""
+    if wanted.is_open:
+        return max(0, wanted.stop - wanted.start)
+    return int(connection.execute(wanted.apply(select(func.count()).select_from(tables.evidence))).scalar_one())
 
 
 def first_created_from(connection: Connection, moment_ms: int, size: int) -> int:
