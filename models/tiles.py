@@ -107,9 +107,7 @@ class TiledTree:
 
     __slots__ = ("_algorithm", "_edges", "_fresh", "_full", "_open", "_read_tile", "size")
 
-    def __init__(
-        self, size: int, read_tile: Callable[[int, int, int], bytes], *, algorithm: Algorithm = Algorithm.SM3
-    ) -> None:
+    def __init__(self, size: int, read_tile: Callable[[int, int, int], bytes], *, algorithm: Algorithm = Algorithm.SM3) -> None:
         self._algorithm = algorithm
         self._read_tile = read_tile
         self._open: list[list[bytearray]] = []
