@@ -22,6 +22,8 @@ USER_ID = b"1234567812345678"
 PUBLIC_KEY_BYTES = 65
 SIGNATURE_BYTES = 64
 KEYS_CACHED = 1024
+MAX_USER_ID_BYTES = 8190
+"""One less than its 16-bit count of bits could hold: libcrypto refuses more, and both backends must agree."""
 
 P = 0xFFFFFFFE_FFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFF_00000000_FFFFFFFF_FFFFFFFF
 N = 0xFFFFFFFE_FFFFFFFF_FFFFFFFF_FFFFFFFF_7203DF6B_21C6052B_53BBF409_39D54123
@@ -256,7 +258,7 @@ def verify(
 ) -> None:
     """Pass a signature that the key made over exactly this message under this user id.
 
-    Shapes: public key 65 bytes, signature 64 bytes r‖s, user id 0 to 8191 bytes.
+    Shapes: public key 65 bytes, signature 64 bytes r‖s, user id 0 to 8190 bytes.
     Raises: VerificationError for any refusal, of form or of content; SigningUnavailable if
         `backend` names libcrypto and it has no SM2.
     Source: GB/T 32918.2—2016 7.1; formats §1 (sm2-sm3).
@@ -269,8 +271,8 @@ def verify(
             check_public_key(public_key)
     except Malformed as error:
         raise VerificationError(error.message, hint=error.hint) from error
-    if len(user_id) > 8191:
-        raise VerificationError(f"user id is too long: expected at most 8191 bytes, got {len(user_id)}")
+    if len(user_id) > MAX_USER_ID_BYTES:
+        raise VerificationError(f"user id is too long: expected at most {MAX_USER_ID_BYTES} bytes, got {len(user_id)}")
     keys = _libcrypto() if backend is not Backend.PORTABLE else None
     if keys is not None:
         good = keys.library.verify(keys.get(public_key), message, rs_to_der(signature), user_id)
