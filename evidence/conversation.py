@@ -257,7 +257,7 @@ class Talk:
 
     def bundle(self, evidence_id: str, disclose: Collection[str] | None) -> Steps[bytes]:
         """The item's bundle."""
-        params = {} if disclose is None else {"disclose": ",".join(disclose)}
+        params: dict[str, str | int | list[str]] = {} if disclose is None else {"disclose": list(disclose) or [""]}
         call = Call("GET", f"/v1/evidence/{quote(evidence_id)}/bundle", params, limit=MAX_BUNDLE_BYTES, timeout_s=LONG_S)
         return (yield from self.call(call)).body
 

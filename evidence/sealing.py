@@ -155,7 +155,7 @@ def seal(
 
 
 def wanted_fields(template: Template, names: Collection[str] | None) -> set[tuple[str, str]] | None:
-    """The fields that `--disclose` names: `FIELD`, or `STAGE.FIELD` where several stages have it; None stays all.
+    """The fields that `--disclose` names: `FIELD`, or `STAGE/FIELD` where several stages have it; None stays all.
 
     Raises: Malformed if a name is none of the template's, or several stages have it.
     """
@@ -167,11 +167,11 @@ def wanted_fields(template: Template, names: Collection[str] | None) -> set[tupl
             (stage.name, each.name)
             for stage in template.stages
             for each in stage.fields
-            if name in (each.name, f"{stage.name}.{each.name}")
+            if name in (each.name, f"{stage.name}/{each.name}")
         ]
         if len(fits) != 1:
             raise Malformed(
-                f"field to disclose is {'ambiguous: name it STAGE.FIELD' if fits else 'none of the template'} ({template.name})"
+                f"field to disclose is {'ambiguous: name it STAGE/FIELD' if fits else 'none of the template'} ({template.name})"
             )
         found.add(fits[0])
     return found

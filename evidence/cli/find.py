@@ -96,7 +96,7 @@ def _criteria(args: argparse.Namespace) -> dict[str, JSONValue]:
         "link_code": args.link_code,
         "template": args.template,
         "subject": args.subject,
-        "fields": fields or None,
+        "field": fields or None,
         "axis": args.axis,
         "from": args.start,
         "to": args.end,

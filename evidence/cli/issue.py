@@ -11,10 +11,10 @@ from evidence.cli.remote import connect
 from evidence.cli.verbs import REMOTE, Verbs
 
 _MORE_ZH = """\
-默认披露全部字段；--disclose 只披露所列字段（FIELD，或多个环节同名时 STAGE.FIELD）；--disclose 后不跟字段则不披露。
+默认披露全部字段；--disclose 只披露所列字段（FIELD，或多个环节同名时 STAGE/FIELD）；--disclose 后不跟字段则不披露。
 密封提交的内容不在服务端：以 --opening 给出 seal 时保存的 opening 文件，在本机合入。"""
 _MORE_EN = """\
-All fields are disclosed by default; --disclose shows only those named (FIELD, or STAGE.FIELD where several
+All fields are disclosed by default; --disclose shows only those named (FIELD, or STAGE/FIELD where several
 stages have it), and none if none is named. Contents of a sealed item are not at the service: --opening names
 the file that `seal` kept, and they are joined on this machine."""
 
