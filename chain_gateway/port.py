@@ -197,6 +197,27 @@ class LedgerReads(Protocol):
         """The bytes of `blocks/N.json` for a final block, which prove its hash and time; None if there is no such block."""
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with one node's copy of the chain, and at which height (None: before any block)."""
+
+    node: int
+    height: int | None
+    what: str
+
+
+@runtime_checkable
+class LedgerCheck(Protocol):
+    """What an engine offers whose nodes' files this machine can read."""
+
+    async def check(self) -> tuple[Damage, ...]:
+        """Every block of every node's copy is re-done; empty if all is well.
+
+        Raises: ChainUnavailable.
+        Source: T/SAC 004—2024 4.1.1 d), 4.1.3 g), 6.4.4 e).
+        """
+
+
 class OpenGateway(Protocol):
     """What an entry point of the group `chain_gateway.engines` is."""
 
