@@ -334,4 +334,5 @@ def field_time(moment: datetime) -> str:
 
     Raises: Malformed if it has no zone.
     """
-    return f"{format_time(moment)[:-1].rstrip('0').rstrip('.')}Z" if moment.microsecond >= 1000 else f"{format_time(moment)[:-5]}Z"
+    seconds, _, fraction = format_time(moment)[:-1].partition(".")
+    return f"{seconds}.{fraction}".rstrip("0").rstrip(".") + "Z" if int(fraction) else f"{seconds}Z"
