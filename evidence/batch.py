@@ -86,7 +86,7 @@ class Batch:
     head: HeadRow
     now: datetime
     after: Sequence[BlockRef]
-    keep: Callable[[Sequence[tuple[bytes, bytes]]], None]
+    keep: Callable[[Sequence[tuple[bytes, bytes]]], object]
     outcomes: list[Outcome] = field(default_factory=list)
     fresh: list[tuple[Pending, Sealed, bytes]] = field(default_factory=list)
 

@@ -320,9 +320,7 @@ class Log:
         """Write the batch, read it back, and give the state that the stored bytes make; None if nothing is new."""
         if not batch.fresh:
             return None
-        self._step(Step.SECRETS_BEFORE)
         batch.keep_secrets()
-        self._step(Step.SECRETS_AFTER)
         self._step(Step.INSERT_BEFORE)
         batch.insert()
         self._step(Step.INSERT_AFTER)

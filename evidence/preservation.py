@@ -172,7 +172,7 @@ class Preservation:
         statement, commitments = self._statement(submission, template, secret, caller)
         signature = self._accept(statement, submission.signature, caller)
         identity = statement.evidence_id
-        claims = self._claims(submission, secret, identity)
+        claims = self._claims(submission, secret, identity, caller)
         pending = Pending(
             statement,
             template.commitment.value,
@@ -246,7 +246,9 @@ class Preservation:
             return None
         return self._signing.accept(statement.data, signature, account=caller.account, at=self._clock())
 
-    def _claims(self, submission: Submission, secret: bytes, identity: EvidenceId) -> Callable[[Connection, bytes], None] | None:
+    def _claims(
+        self, submission: Submission, secret: bytes, identity: EvidenceId, caller: Caller
+    ) -> Callable[[Connection, bytes], None] | None:
         if not submission.originals:
             return None
         key = content_key(secret, identity)
@@ -254,7 +256,7 @@ class Preservation:
 
         def claim(connection: Connection, item: bytes) -> None:
             for digest in digests:
-                self._archive.claim(connection, digest, item, key)
+                self._archive.claim(connection, digest, item, key, account=caller.account)
 
         return claim
 

@@ -128,7 +128,8 @@ class Query:
         return row.leaf_index >= self._anchoring.covered and self._clock() > evidence.on_chain_by
 
     def _originals(self, opened: Opened, caller: Caller) -> list[JSONValue]:
-        held = self._archive.held(opened.row.evidence_id, [original["digest"] for original in opened.originals])
+        with self._store.reading() as connection:
+            held = {o["digest"]: self._archive.is_held(connection, opened.row.evidence_id, o["digest"]) for o in opened.originals}
         shows = _shows_contents(caller)
         return [
             {
@@ -136,7 +137,7 @@ class Query:
                 "field": original["field"],
                 "media_type": original["media_type"],
                 "digest": original["digest"] if shows else None,
-                "held": original["digest"] in held,
+                "held": held[original["digest"]],
             }
             for original in opened.originals
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import eq, ge, lt
 from typing import Any
 
 from sqlalchemy import (
@@ -340,14 +341,14 @@ class Filter:
         query = query.where(e.leaf_index >= self.start, e.leaf_index < self.stop)
         for tag in self.tags:
             query = query.where(e.leaf_index.in_(select(c.leaf_index).where(c.tag == tag)))
-        for condition, value in (
-            (e.template == self.template, self.template),
-            (e.subject == self.subject, self.subject),
-            (e.occurred_ms >= self.occurred_from_ms, self.occurred_from_ms),
-            (e.occurred_ms < self.occurred_to_ms, self.occurred_to_ms),
+        for column, compare, value in (
+            (e.template, eq, self.template),
+            (e.subject, eq, self.subject),
+            (e.occurred_ms, ge, self.occurred_from_ms),
+            (e.occurred_ms, lt, self.occurred_to_ms),
         ):
             if value is not None:
-                query = query.where(condition)
+                query = query.where(compare(column, value))
         return query
 
     @property
