@@ -156,7 +156,8 @@ def _central(name: bytes, crc: int, size: int, offset: int) -> bytes:
     return record + name
 
 
-def _manifest(files: Mapping[str, bytes], kind: str) -> bytes:
+def manifest_of(files: Mapping[str, bytes], kind: str) -> bytes:
+    """The bytes of manifest.json for `files` (without it), in the order of the container (formats §6.1)."""
     listed: list[JSONValue] = []
     for name in sorted(files, key=_order):
         digests = pair(files[name])
@@ -190,7 +191,7 @@ def pack(files: Mapping[str, bytes], kind: str) -> bytes:
     Raises: Malformed if a name or size is none that `unpack` accepts.
     Source: formats §6.1, §6.2.
     """
-    data = encode({MANIFEST: _manifest(files, kind), **files})
+    data = encode({MANIFEST: manifest_of(files, kind), **files})
     unpack(data)
     return data
 

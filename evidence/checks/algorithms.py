@@ -26,13 +26,22 @@ def check_algorithms(case: Case) -> None:
         anchors = case.counted(index)
         if not anchors:
             continue
-        standing = {tree for tree in TREES if tree in item.proven and any(_stands(anchor, tree, ends) for anchor in anchors)}
+        paths = [tree for tree in TREES if _is_path(case, item, tree)]
+        standing = [tree for tree in paths if any(_stands(anchor, tree, ends) for anchor in anchors)]
         with case.judge.trying(20, item.name):
             if not standing:
                 raise Undecided("no path is left: an algorithm of each had ended before its not-after, and nothing renewed it")
             if Algorithm.SM3 not in standing:
                 _by_twin_only(case, item)
-            case.judge.passed(20, f"algorithms were believed at not-after: path over {', '.join(sorted(standing))} ({item.name})")
+            case.judge.passed(20, f"algorithms were believed at not-after: path over {', '.join(standing)} ({item.name})")
+
+
+def _is_path(case: Case, item: Item, tree: Algorithm) -> bool:
+    """Whether the tree can carry the item: SM3 always (checks 10 to 12 judge it), the twin if proven and signed."""
+    if tree is Algorithm.SM3:
+        return True
+    head = item.proven.get(tree)
+    return head is not None and head.text() in case.trusted[tree]
 
 
 def _stands(anchor: ShownAnchor, tree: Algorithm, ends: Mapping[str, datetime]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from evidence.checks.judge import Judge
+from evidence.checks.judge import Attempt, Judge
 from models.anchor import ChainReceipt, Payload, ReceiptFacts
 from models.bundle import MAX_JSON_BYTES, Bundle, numbers
 from models.canonical import JSONValue, parse_canonical
@@ -128,11 +129,13 @@ class Case:
     trust: TrustRoots
     judge: Judge
     whole: bool = True
-    """False once an evidence could not be read: then what is missing may be what other files refer to."""
+    """False once a file could not be read: then what it holds may be what other files refer to."""
     items: list[Item] = field(default_factory=list)
     anchors: list[ShownAnchor] = field(default_factory=list)
     consistency: dict[tuple[Algorithm, int, int], ConsistencyProof] = field(default_factory=dict)
     shown: dict[Algorithm, dict[str, Shown]] = field(default_factory=lambda: {tree: {} for tree in TREES})
+    trusted: dict[Algorithm, set[str]] = field(default_factory=lambda: {tree: set() for tree in TREES})
+    """Texts of checkpoints signed by a trusted key of their log in its window."""
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -189,7 +192,7 @@ def read(bundle: Bundle, trust: TrustRoots, judge: Judge) -> Case:
         match = _CONSISTENCY.fullmatch(name)
         if match is None:
             continue
-        with judge.trying(12, name):
+        with _reading(case, 12, name):
             proof = ConsistencyProof.parse(bundle.files[name])
             old, new = int(match[2]), int(match[3])
             if (proof.old, proof.note.checkpoint().size) != (old, new):
@@ -198,23 +201,29 @@ def read(bundle: Bundle, trust: TrustRoots, judge: Judge) -> Case:
     return case
 
 
+@contextmanager
+def _reading(case: Case, number: int, where: str) -> Iterator[Attempt]:
+    with case.judge.trying(number, where) as attempt:
+        yield attempt
+    case.whole = case.whole and attempt.holds
+
+
 def _read_item(case: Case, number: int) -> None:
     folder = f"evidence/{number}"
-    files, judge = case.files, case.judge
-    with judge.trying(3, folder) as attempt:
+    files = case.files
+    with _reading(case, 3, folder) as attempt:
         item = Item(number, Evidence.parse(files[f"{folder}/evidence.json"]))
     if not attempt.holds:
-        case.whole = False
         return
     case.items.append(item)
     name = f"{folder}/disclosure.json"
     if name in files:
-        with judge.trying(5, folder):
+        with _reading(case, 5, folder):
             item.disclosure = parse_canonical(files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")
     for tree in TREES:
         name = f"{folder}/{tree.value}.tlog-proof"
         if name in files:
-            with judge.trying(INCLUSION[tree], folder):
+            with _reading(case, INCLUSION[tree], folder):
                 proof = TlogProof.parse(files[name], kind=tree)
                 case.show(tree, proof.note)
                 item.proofs[tree] = proof
@@ -223,14 +232,14 @@ def _read_item(case: Case, number: int) -> None:
 def _read_anchor(case: Case, number: int) -> None:
     anchor = ShownAnchor(number)
     case.anchors.append(anchor)
-    judge, folder = case.judge, anchor.name
-    with judge.trying(14, folder) as attempt:
+    folder = anchor.name
+    with _reading(case, 14, folder) as attempt:
         payload = Payload.parse(case.files[f"{folder}/payload.json"])
         for tree, text in ((Algorithm.SM3, payload.checkpoint), (Algorithm.SHA256, payload.twin)):
             anchor.notes[tree] = Note.parse(text)
             case.show(tree, anchor.notes[tree])
         anchor.payload = payload
-    with judge.trying(15, folder) as second:
+    with _reading(case, 15, folder) as second:
         anchor.receipt = ChainReceipt.parse(case.files[f"{folder}/receipt.json"])
         anchor.chain = case.trust.chain(anchor.receipt.chain)
     anchor.holds = attempt.holds and second.holds

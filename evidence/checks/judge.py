@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,20 +13,27 @@ from models.report import CHECKS, Party, Step, Verdict
 MAX_SIGNATURES = 12_000
 """Signatures that one run verifies at most: a third of a millisecond each keeps it within its time."""
 
+MAX_SENTENCE = 1000
 _MAX_REASONS = 8
 _VERSIONS = 2
 _RANK = {Verdict.VALID: 0, Verdict.INDETERMINATE: 1, Verdict.INVALID: 2}
+
+
+def _plain(text: str) -> str:
+    """`text` as it can stand in canonical JSON: a name inside a certificate may hold anything."""
+    clean = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return unicodedata.normalize("NFC", clean)[:MAX_SENTENCE]
 
 
 class _Ordered(dict[str, None]):
     """A set of sentences in the order in which they were first said."""
 
     def add(self, sentence: str) -> None:
-        self[sentence] = None
+        self[_plain(sentence)] = None
 
     def update_all(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
-            self[sentence] = None
+            self.add(sentence)
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class Judge:
 
     def _say(self, number: int, verdict: Verdict, detail: str) -> None:
         reasons = self._said.setdefault(number, {}).setdefault(verdict, [])
+        detail = _plain(detail)
         if detail not in reasons[:_MAX_REASONS]:
             reasons.append(detail)
 

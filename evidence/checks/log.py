@@ -145,6 +145,8 @@ def _check_window(case: Case, tree: Algorithm, shown: Shown, log: LogTrust | Non
             holding = [(line, who) for line, who in shown.good if all(windows[line.key_id].holds(time) for time in times)]
         if not holding:
             doubt = f"no window of a key that signed the checkpoint of size {size} holds the block's time"
+        if holding:
+            case.trusted[tree].add(shown.checkpoint.text())
         for line, who in holding:
             judge.relied_on.add(f"log key {line.name} {line.key_id.hex()} ({who})")
             judge.parties[Party(who, f"log {line.name}")] = None

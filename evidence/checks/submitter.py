@@ -26,12 +26,12 @@ class _Shelf:
         self.lists: dict[str, RevocationList] = {}
         self.used: set[str] = set()
         self.readable = True
-        names = [name for name in case.files if _FILE.fullmatch(name)]
-        if sum(len(case.files[name]) for name in names) > MAX_CERTIFICATE_BYTES:
+        self.names = [name for name in case.files if _FILE.fullmatch(name)]
+        if sum(len(case.files[name]) for name in self.names) > MAX_CERTIFICATE_BYTES:
             case.judge.undecided(8, f"certificates are too long for one run: expected at most {MAX_CERTIFICATE_BYTES} bytes")
             self.readable = False
             return
-        for name in names:
+        for name in self.names:
             with case.judge.trying(8, name, unknown=8) as attempt:
                 if name.endswith(".cer"):
                     self.certificates[name] = Certificate.parse(case.files[name])
@@ -64,6 +64,9 @@ def check_submitters(case: Case) -> None:
     Source: formats §4 check 8, §11 (Statement, evidence; Bundle); 6.4.3 a, b, d.
     """
     shelf = _Shelf(case)
+    if case.whole and not any(item.evidence.signature and item.evidence.signature.by_certificate for item in case.items):
+        for name in shelf.names:
+            case.judge.refused(8, f"certificate or revocation list though no evidence is signed by certificate ({name})")
     for item in case.items:
         signature = item.evidence.signature
         if item.evidence.validated_by == "submitter":

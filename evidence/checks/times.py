@@ -9,7 +9,7 @@ from evidence.checks.case import TREES, Case, Item, Shown, at, later
 from evidence.checks.engines import verify_block
 from models.anchor import BlockRef
 from models.bundle import MAX_JSON_BYTES, numbers
-from models.canonical import JSONValue, members, parse_canonical
+from models.canonical import JSONValue, format_time, members, parse_canonical
 from models.checkpoint import verify_cosignature
 from models.digest import Algorithm, digest
 from models.errors import Malformed, Undecided, VerificationError
@@ -166,4 +166,5 @@ def bound(case: Case) -> None:
         times = block_times(case, index)
         item.not_after = min(times, default=item.not_after)
         if times and min(times) > item.evidence.on_chain_by:
-            case.judge.findings.add(f"promise was kept late: not on chain by {item.evidence.on_chain_by.isoformat()} ({item.name})")
+            promised = format_time(item.evidence.on_chain_by)
+            case.judge.findings.add(f"promise was kept late: expected on chain by {promised} ({item.name})")
