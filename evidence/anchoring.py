@@ -23,7 +23,18 @@ from evidence.log import Log, LogState
 from evidence.settings import AnchorMode, Settings
 from evidence.steps import Step, StepFunction
 from evidence.store import Store
-from models.anchor import Anchor, BlockRef, ChainReceipt, Payload, ReceiptFacts, TxId, anchor_key, build_payload, checkpoint_record, item_record
+from models.anchor import (
+    Anchor,
+    BlockRef,
+    ChainReceipt,
+    Payload,
+    ReceiptFacts,
+    TxId,
+    anchor_key,
+    build_payload,
+    checkpoint_record,
+    item_record,
+)
 from models.canonical import JSONValue, canonical
 from models.checkpoint import Note
 from models.digest import Algorithm, Digest
@@ -132,7 +143,9 @@ class Anchoring:
         if oldest is not None:
             age = (now - moment(oldest)).total_seconds()
             if age >= PROMISE_SHARE * self._settings.promise_s:
-                raise Overloaded("the oldest promise nears its end: intake pauses until the chain has caught up", retry_after_s=60)
+                raise Overloaded(
+                    "the oldest promise nears its end: intake pauses until the chain has caught up", retry_after_s=60
+                )
         for chain in self.chains.values():
             if chain.head is not None and chain.head.time is not None and chain.head.time - now > CHAIN_AHEAD:
                 raise Unready("this machine's clock is more than 5 minutes behind the chain's: sealing pauses", retry_after_s=60)
@@ -202,14 +215,16 @@ class Anchoring:
     def _compare(self, chain: Chain, payload: Payload) -> None:
         state = self._log.state
         if payload.head.size > state.size:
-            lacking = f"{state.size}…{payload.head.size - 1}"
+            size, lacking = payload.head.size, f"{state.size}…{payload.head.size - 1}"
             raise HomeRefused(
-                f"the chain holds a head of size {payload.head.size}, this home only {state.size} entries: it lacks leaves {lacking}",
+                f"the chain holds a head of size {size}, this home only {state.size} entries: it lacks leaves {lacking}",
                 hint="this home is a copy or was restored: bring back the newest database; nothing is signed until then",
             )
         for tree, root in ((state.sm3, payload.head.root), (state.sha256, payload.twin_head.root)):
             if tree.root(payload.head.size) != root:
-                raise HomeRefused(f"the chain holds another {tree.algorithm.value} head of size {payload.head.size} than this log (chain {chain.id})")
+                raise HomeRefused(
+                    f"chain {chain.id} holds another {tree.algorithm.value} head of size {payload.head.size} than this log"
+                )
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -414,7 +429,7 @@ class Anchoring:
         return tx_id
 
     async def _on_rejected(self, chain: Chain, key: Digest, error: Rejected) -> None:
-        """The chain said no. If our key holds another payload, somebody else writes this log; else another payload may be tried."""
+        """The chain said no. If our key is taken, somebody else writes this log; if not, another payload may be tried."""
         logger.error("the chain rejected an anchor", extra={"chain": chain.id})
         if await chain.gateway.find(key) is None:
             chain.open, chain.submitted_end = None, chain.end
@@ -461,4 +476,3 @@ def _ms(at: datetime) -> int:
 def _with_transaction(row: AnchorRow, tx_id: TxId) -> AnchorRow:
     values = {name: getattr(row, name) for name in AnchorRow.__slots__}
     return AnchorRow(**{**values, "tx_id": tx_id})
-

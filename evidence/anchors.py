@@ -35,7 +35,7 @@ class AnchorRow:
 
 
 def _row(row: Any) -> AnchorRow:
-    values = dict(row._mapping)
+    values = row._asdict()
     for name in ("key", "payload", "receipt"):
         values[name] = None if values[name] is None else bytes(values[name])
     return AnchorRow(**values)
@@ -79,7 +79,7 @@ def page(connection: Connection, chain: str, *, start: int, limit: int) -> list[
 
 
 def open_anchor(connection: Connection, values: dict[str, Any]) -> AnchorRow:
-    """Write the intent down, before any call to the chain. An earlier intent under the same key, rejected for good, is replaced."""
+    """Write the intent down, before any call to the chain. An earlier one under the same key, rejected for good, is replaced."""
     c = tables.anchor.c
     connection.execute(
         tables.anchor.delete().where(c.chain == values["chain"], c.start == values["start"], c.state == OPEN, c.tx_id.is_(None))

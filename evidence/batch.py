@@ -125,7 +125,10 @@ class Batch:
             if before is not None and before.closes:
                 raise Stale(f"the link is closed: no part follows part {before.part}")
             if stated.follows is not None and (before is None or before.pair.sm3 != stated.follows):
-                raise Stale("follows is not the present head of the link: expected its newest PackageHash", hint="read the transaction again")
+                raise Stale(
+                    "follows is not the present head of the link: expected its newest PackageHash",
+                    hint="read the transaction again",
+                )
             part = Part(0 if before is None else before.part + 1, None if before is None else before.pair)
         evidence = Evidence.build(
             item.statement,
@@ -176,7 +179,13 @@ class Batch:
             )
             keys.append({"key": key, "leaf_index": index})
             audits.append(
-                {"at_ms": at_ms, "account": item.account, "act": "preserve", "object": statement.evidence_id, "request_id": item.request_id}
+                {
+                    "at_ms": at_ms,
+                    "account": item.account,
+                    "act": "preserve",
+                    "object": statement.evidence_id,
+                    "request_id": item.request_id,
+                }
             )
             if item.content:
                 contents.append({"leaf_index": index, "data": item.content})
@@ -188,7 +197,14 @@ class Batch:
             if item.refused is not None:
                 conflicts.append({"key": item.refused[0], "digest": item.refused[1], "leaf_index": index})
         rows.insert_rows(
-            self.connection, items=items, contents=contents, keys=keys, blinds=blinds, parts=parts, conflicts=conflicts, audits=audits
+            self.connection,
+            items=items,
+            contents=contents,
+            keys=keys,
+            blinds=blinds,
+            parts=parts,
+            conflicts=conflicts,
+            audits=audits,
         )
         for item, sealed, _ in self.fresh:
             if item.claims is not None:

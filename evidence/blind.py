@@ -16,7 +16,9 @@ LINK = "link"
 DIGEST = "digest"
 
 
-def item_tags(key: FindKey, template: Template, stages: Mapping[str, Mapping[str, JSONValue]], link_code: str | None) -> list[bytes]:
+def item_tags(
+    key: FindKey, template: Template, stages: Mapping[str, Mapping[str, JSONValue]], link_code: str | None
+) -> list[bytes]:
     """All tags of one item, 16 bytes each.
 
     Source: formats §1 (blind search index); interface §3 (`search: exact`).

@@ -39,7 +39,7 @@ from models.trust import ChainTrust, Policy, TrustRoots, format_trust
 
 SERVICE_ACCOUNT = "service"
 LOCAL_ACCOUNT = "local"
-TOKEN_FILE = "token"
+TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 TRUST_YEAR = timedelta(days=365)
 NODES_ASKED = 16
 
@@ -47,7 +47,7 @@ Clock = Callable[[], datetime]
 Randomness = Callable[[int], bytes]
 
 
-def system_clock() -> datetime:
+def utc_now() -> datetime:
     """The present as an aware UTC time: the one place that asks the machine."""
     return datetime.now(UTC)
 
@@ -64,7 +64,7 @@ class InitReport:
     vkey: str
 
 
-def initialise(settings: Settings, *, clock: Clock = system_clock, randomness: Randomness = os.urandom) -> InitReport:
+def initialise(settings: Settings, *, clock: Clock = utc_now, randomness: Randomness = os.urandom) -> InitReport:
     """The home exists: keys, database, embedded ledger, subject, and a token of the local user. Idempotent.
 
     Raises: SettingWrong, HomeRefused, StorageFull, SigningUnavailable.
@@ -92,7 +92,9 @@ def initialise(settings: Settings, *, clock: Clock = system_clock, randomness: R
     finally:
         store.close()
         lock.release()
-    return InitReport(settings.home, is_new, facts.origin, facts.environment, token, str(log_vkeys(facts, signers)[Algorithm.SM3]))
+    return InitReport(
+        settings.home, is_new, facts.origin, facts.environment, token, str(log_vkeys(facts, signers)[Algorithm.SM3])
+    )
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class Home:
 
 
 def open_home(
-    settings: Settings, *, clock: Clock = system_clock, randomness: Randomness = os.urandom, step: StepFunction = no_step
+    settings: Settings, *, clock: Clock = utc_now, randomness: Randomness = os.urandom, step: StepFunction = no_step
 ) -> Home:
     """The home's stores and keys, opened; nothing is started, nothing is locked.
 
@@ -187,7 +189,9 @@ def open_home(
 class Service:
     """Everything that runs for one log. `start`, then use, then `stop`."""
 
-    def __init__(self, home: Home, lock: HomeLock, log: Log, anchoring: Anchoring, nodes: Mapping[str, NodeSet], randomness: Randomness) -> None:
+    def __init__(
+        self, home: Home, lock: HomeLock, log: Log, anchoring: Anchoring, nodes: Mapping[str, NodeSet], randomness: Randomness
+    ) -> None:
         settings, clock = home.settings, home.clock
         self.home, self.settings, self.clock, self.log, self.anchoring = home, settings, clock, log, anchoring
         self.origin, self.store, self.access, self.originals = home.facts.origin, home.store, home.access, home.originals
@@ -312,7 +316,7 @@ async def _all_nodes(url: str, settings: Settings, clock: Clock) -> NodeSet:
 
 
 async def open_service(
-    settings: Settings, *, clock: Clock = system_clock, step: StepFunction = no_step, randomness: Randomness = os.urandom
+    settings: Settings, *, clock: Clock = utc_now, step: StepFunction = no_step, randomness: Randomness = os.urandom
 ) -> Service:
     """The service of a home, ready to `start`. The home is this process's own until `stop`.
 
@@ -328,6 +332,9 @@ async def open_service(
         def after() -> tuple[BlockRef, ...]:
             return anchoring_of[0].after()
 
+        def guard() -> None:
+            anchoring_of[0].guard()
+
         def batch(connection: Connection, head: HeadRow, now: datetime, blocks: Sequence[BlockRef]) -> Batch:
             return Batch(connection, head, now, blocks, home.secrets.put_many)
 
@@ -337,10 +344,12 @@ async def open_service(
             batch=batch,
             clock=clock,
             after=after,
-            guard=lambda: anchoring_of[0].guard(),
+            guard=guard,
             step=step,
         )
-        anchoring = Anchoring(chains, log=log, store=home.store, contents=home.contents, settings=settings, clock=clock, step=step)
+        anchoring = Anchoring(
+            chains, log=log, store=home.store, contents=home.contents, settings=settings, clock=clock, step=step
+        )
         anchoring_of.append(anchoring)
         return Service(home, lock, log, anchoring, nodes, randomness)
     except BaseException:
@@ -365,4 +374,3 @@ async def _open_chains(home: Home) -> tuple[list[Chain], dict[str, NodeSet]]:
         chains.append(Chain(gateway, chain_trust(gateway.trust(), first=first or 0)))
         nodes[gateway.chain_id] = await _all_nodes(url, home.settings, home.clock)
     return chains, nodes
-

@@ -37,7 +37,9 @@ class Opened:
         Raises: NotFound if the contents are not held; VerificationError if they give other digests.
         """
         if self.secret is None or self.stages is None:
-            raise NotFound("the contents of this item stayed with its submitter: expected an opening", hint="issue with --opening")
+            raise NotFound(
+                "the contents of this item stayed with its submitter: expected an opening", hint="issue with --opening"
+            )
         statement = self.evidence.statement
         made = commit(
             self.template,

@@ -109,4 +109,3 @@ class Criteria:
             self._add("/cursor", "cursor", "the next_cursor of an earlier page")
             return
         self.before, self.size = found
-

@@ -49,7 +49,10 @@ class HomeFacts:
                 "created_at": format_time(self.created_at),
                 "environment": self.environment,
                 "format": "cz-home/1",
-                "keys": [{"from": _text(window.start), "name": name, "until": _text(window.until)} for name, window in sorted(self.windows.items())],
+                "keys": [
+                    {"from": _text(window.start), "name": name, "until": _text(window.until)}
+                    for name, window in sorted(self.windows.items())
+                ],
                 "origin": self.origin,
                 "subject": {"id": self.subject[0], "name": self.subject[1]},
             }
@@ -59,7 +62,9 @@ class HomeFacts:
     def parse(cls, data: bytes) -> HomeFacts:
         """The facts that `home.json` states. Raises: Malformed."""
         value = parse_canonical(data, what=HOME_FILE)
-        created, environment, _, keys, origin, subject = members(value, "created_at environment format keys origin subject", HOME_FILE)
+        created, environment, _, keys, origin, subject = members(
+            value, "created_at environment format keys origin subject", HOME_FILE
+        )
         windows = {}
         for entry in keys:
             start, name, until = members(entry, "from name until", f"key of {HOME_FILE}")
@@ -82,7 +87,10 @@ def read_facts(settings: Settings) -> HomeFacts:
         raise HomeRefused("there is no home here: expected one made by `evidence init`", hint="run evidence init") from error
     except (OSError, EvidenceError) as error:
         raise HomeRefused(f"{HOME_FILE} cannot be read: the home is damaged") from error
-    for name, setting, fact in (("EVIDENCE_ORIGIN", settings.origin, facts.origin), ("EVIDENCE_ENVIRONMENT", settings.environment.value, facts.environment)):
+    for name, setting, fact in (
+        ("EVIDENCE_ORIGIN", settings.origin, facts.origin),
+        ("EVIDENCE_ENVIRONMENT", settings.environment.value, facts.environment),
+    ):
         if setting != fact:
             raise SettingWrong(f"{name} differs from what the home was made with: expected {fact}, got {setting}")
     return facts
@@ -97,7 +105,9 @@ class HomeLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._file)
-            raise HomeRefused("another process runs on this home: expected to be the only one", hint="stop it, or set another EVIDENCE_HOME") from error
+            raise HomeRefused(
+                "another process runs on this home: expected to be the only one", hint="stop it, or set another EVIDENCE_HOME"
+            ) from error
 
     def release(self) -> None:
         """Give the home back."""
@@ -182,7 +192,11 @@ def log_trusts(facts: HomeFacts, signers: Signers, organisation: str) -> tuple[L
 def chain_trust(value: Mapping[str, JSONValue], *, first: int) -> ChainTrust:
     """What a gateway says of its chain, as the verifier takes it; `first` is where our list of anchors begins there."""
     epochs = tuple(
-        Epoch(epoch["from_height"], tuple(Validator(node["key"], node["organisation"]) for node in epoch["validators"]), epoch["quorum"])
+        Epoch(
+            epoch["from_height"],
+            tuple(Validator(node["key"], node["organisation"]) for node in epoch["validators"]),
+            epoch["quorum"],
+        )
         for epoch in value["epochs"]
     )
     senders: Sequence[str] = value.get("senders", ())

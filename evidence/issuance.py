@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import insert, select, update
 
@@ -101,7 +102,13 @@ class Issuance:
         return data
 
     async def _record(self, caller: Caller, act: str, name: str, request_id: str) -> None:
-        row = {"at_ms": round(self._clock().timestamp() * 1000), "account": caller.account, "act": act, "object": name, "request_id": request_id}
+        row = {
+            "at_ms": round(self._clock().timestamp() * 1000),
+            "account": caller.account,
+            "act": act,
+            "object": name,
+            "request_id": request_id,
+        }
         await self._log.write(lambda connection: rows.write_audit(connection, [row]))
 
     def _build(self, leaf_index: int, caller: Caller, fields: Sequence[str] | None, kind: str) -> tuple[bytes, str]:
@@ -137,8 +144,7 @@ class Issuance:
             if signature is not None and signature.by_certificate:
                 certificates.setdefault(bytes.fromhex(signature.signer))
         files.update(self._consistency(shown))
-        for name, data in self._signing.bundle_files(list(certificates)).items():
-            files[name] = data
+        files.update(self._signing.bundle_files(list(certificates)))
         return files
 
     def _anchors(self, items: Sequence[Opened]) -> list[_Shown]:
@@ -156,12 +162,16 @@ class Issuance:
         self, number: int, opened: Opened, shown: Sequence[_Shown], caller: Caller, fields: Sequence[str] | None
     ) -> dict[str, bytes]:
         index = opened.row.leaf_index
-        smallest = min((anchor.payload for anchor in shown if anchor.payload.head.size > index), key=lambda payload: payload.head.size)
+        smallest = min(
+            (anchor.payload for anchor in shown if anchor.payload.head.size > index), key=lambda payload: payload.head.size
+        )
         size, state = smallest.head.size, self._log.state
         prefix = f"evidence/{number}"
         proofs = (("sm3", Algorithm.SM3, smallest.checkpoint), ("sha256", Algorithm.SHA256, smallest.twin))
         files = {
-            f"{prefix}/{name}.tlog-proof": TlogProof(index, tuple(state.tree(tree).inclusion_path(index, size)), Note.parse(note), tree)
+            f"{prefix}/{name}.tlog-proof": TlogProof(
+                index, tuple(state.tree(tree).inclusion_path(index, size)), Note.parse(note), tree
+            )
             .format()
             .encode()
             for name, tree, note in proofs
@@ -175,7 +185,11 @@ class Issuance:
 
     def _disclosure(self, opened: Opened, caller: Caller, fields: Sequence[str] | None) -> JSONValue | None:
         may = Role.COURT in caller.roles or (Role.BUSINESS in caller.roles and opened.row.subject == caller.subject_id)
-        if opened.stages is None or (not may and fields is None) or (fields is not None and not [name for name in fields if name]):
+        if (
+            opened.stages is None
+            or (not may and fields is None)
+            or (fields is not None and not [name for name in fields if name])
+        ):
             return None
         if not may:
             raise Forbidden("role may not disclose contents: expected court, or business of the item's subject")
@@ -186,8 +200,11 @@ class Issuance:
         """Consistency proofs between neighbours by size, in both trees (formats §11, Anchors)."""
         by_size = {anchor.payload.head.size: anchor.payload for anchor in shown}
         sizes, files = sorted(by_size), {}
-        for old, new in zip(sizes, sizes[1:], strict=False):
-            for name, tree, note in (("sm3", Algorithm.SM3, by_size[new].checkpoint), ("sha256", Algorithm.SHA256, by_size[new].twin)):
+        for old, new in pairwise(sizes):
+            for name, tree, note in (
+                ("sm3", Algorithm.SM3, by_size[new].checkpoint),
+                ("sha256", Algorithm.SHA256, by_size[new].twin),
+            ):
                 path = tuple(self._log.state.tree(tree).consistency_path(old, new))
                 files[f"log/{name}/{old}-{new}.consistency"] = ConsistencyProof(old, path, Note.parse(note)).format().encode()
         return files
@@ -219,29 +236,13 @@ class Issuance:
         return await self.status(name, caller)
 
     def _read_request(self, request: JSONValue, caller: Caller) -> dict[str, JSONValue]:
-        problems: list[Problem] = []
-
-        def wrong(field: str, expected: str) -> None:
-            problems.append(Problem(f"/{field}", field, "出证请求", expected, "something else", "6.4.6-p1"))
-
         if not isinstance(request, dict):
             raise Malformed("issuance request is not an object")
-        for unknown in sorted(set(request) - _REQUEST):
-            wrong(unknown[:64], f"no such member; known are {', '.join(sorted(_REQUEST))}")
-        ids, search, matter = request.get("ids"), request.get("search"), request.get("matter", "")
-        fields, kind = request.get("disclose"), request.get("kind", "item")
-        if (ids is None) == (search is None):
-            wrong("ids", "exactly one of ids and search")
-        if ids is not None and (not isinstance(ids, list) or not 1 <= len(ids) <= MAX_IDS or not all(isinstance(i, str) for i in ids)):
-            wrong("ids", f"an array of 1 to {MAX_IDS} evidence ids")
-        if not isinstance(matter, str) or len(matter) > 256:
-            wrong("matter", "a text of at most 256 characters")
-        if fields is not None and not (isinstance(fields, list) and all(isinstance(field, str) for field in fields)):
-            wrong("disclose", "an array of field names")
-        if kind not in ("item", "transaction"):
-            wrong("kind", "item or transaction")
+        problems = _request_problems(request)
         if problems:
             raise Invalid(f"issuance request has {len(problems)} problem{'s' if len(problems) > 1 else ''}", tuple(problems))
+        ids, search, matter = request.get("ids"), request.get("search"), request.get("matter", "")
+        fields, kind = request.get("disclose"), request.get("kind", "item")
         if search is not None:
             page = self._query.search({**search, "limit": MAX_IDS} if isinstance(search, dict) else search, caller)
             if page["total"] > MAX_IDS:
@@ -281,7 +282,12 @@ class Issuance:
         )
 
     async def _preserve_act(
-        self, name: str, asked: Mapping[str, JSONValue], issued: Sequence[Mapping[str, JSONValue]], caller: Caller, request_id: str
+        self,
+        name: str,
+        asked: Mapping[str, JSONValue],
+        issued: Sequence[Mapping[str, JSONValue]],
+        caller: Caller,
+        request_id: str,
     ) -> int:
         """The issue is itself evidence: what was handed out, to whom, when (6.4.6: 行为留痕)."""
         body = {
@@ -312,6 +318,24 @@ class Issuance:
             "items": json.loads(row.result),
             "record": None if item is None else "ev_" + item.evidence_id.hex(),
         }
+
+
+def _request_problems(request: Mapping[str, JSONValue]) -> list[Problem]:
+    ids, fields, matter = request.get("ids"), request.get("disclose"), request.get("matter", "")
+    expected = (
+        ("ids", "exactly one of ids and search", (ids is None) != (request.get("search") is None)),
+        ("ids", f"an array of 1 to {MAX_IDS} evidence ids", ids is None or (_texts(ids) and 1 <= len(ids) <= MAX_IDS)),
+        ("matter", "a text of at most 256 characters", isinstance(matter, str) and len(matter) <= 256),
+        ("disclose", "an array of field names", fields is None or _texts(fields)),
+        ("kind", "item or transaction", request.get("kind", "item") in ("item", "transaction")),
+    )
+    wrong = [(name, text) for name, text, holds in expected if not holds]
+    wrong += [(name[:64], f"no such member; known are {', '.join(sorted(_REQUEST))}") for name in sorted(set(request) - _REQUEST)]
+    return [Problem(f"/{name}", name, "出证请求", text, "something else", "6.4.6-p1") for name, text in wrong]
+
+
+def _texts(value: JSONValue) -> bool:
+    return isinstance(value, list) and all(isinstance(member, str) for member in value)
 
 
 def issue_fields(
@@ -350,7 +374,9 @@ def _wanted(opened: Opened, names: Sequence[str]) -> set[tuple[str, str]]:
             if field == field_name and stage_name in ("", stage)
         }
         if not found:
-            problems.append(Problem("/disclose", name[:64], "披露字段", "a field of a stage of this item", "an unknown name", "6.4.6-p1"))
+            problems.append(
+                Problem("/disclose", name[:64], "披露字段", "a field of a stage of this item", "an unknown name", "6.4.6-p1")
+            )
         wanted |= found
     if problems:
         raise Invalid("disclosure names fields that the item does not have", tuple(problems))

@@ -90,7 +90,7 @@ class Log:
         guard: Callable[[], None],
         step: StepFunction,
     ) -> None:
-        """`batch` opens a batch in a transaction, `after` gives the newest final blocks, `guard` raises when sealing must pause."""
+        """`batch` opens a batch in a transaction; `after` gives the newest final blocks; `guard` raises when sealing must pause."""
         self._store, self._keys, self._batch, self._clock = store, keys, batch, clock
         self._after, self._guard, self._step = after, guard, step
         self._calls: deque[_Call] = deque()
@@ -119,7 +119,9 @@ class Log:
 
     def _state_at(self, head: HeadRow) -> LogState:
         with self._store.reading() as connection:
-            trees = [LogTree.open(self._store, connection, algorithm, head.size) for algorithm in (Algorithm.SM3, Algorithm.SHA256)]
+            trees = [
+                LogTree.open(self._store, connection, algorithm, head.size) for algorithm in (Algorithm.SM3, Algorithm.SHA256)
+            ]
             checkpoint = rows.read_checkpoint(connection, size=head.size) if head.size else None
         for tree, root in zip(trees, (head.sm3_root, head.sha256_root), strict=True):
             if tree.root() != root:
@@ -158,13 +160,16 @@ class Log:
 
     def check_open(self) -> None:
         """Return if an item could be sealed now. Raises: Unready and its kinds, HomeRefused."""
-        if self._stopped is not None:
-            raise self._stopped
+        self._check_stopped()
         if self._closing:
             raise Unready("the service is shutting down", retry_after_s=10)
         if self._clock() < datetime.fromtimestamp(self.state.head.newest_ms / 1000, UTC) - BACK_JUMP:
             raise Unready("the clock went back behind the newest item: sealing pauses until it has caught up", retry_after_s=30)
         self._guard()
+
+    def _check_stopped(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
 
     async def append(self, items: Sequence[Pending]) -> list[Outcome]:
         """Every item is in the log and flushed, stood there before, or is named with the error that refused it.
@@ -230,8 +235,7 @@ class Log:
     def _append(self, calls: list[_Call], count: int) -> None:
         failure: BaseException | None = None
         try:
-            if self._stopped is not None:
-                raise self._stopped
+            self._check_stopped()
             self._settle()
             self._commit(calls)
         except (Unready, HomeRefused) as error:
@@ -253,7 +257,9 @@ class Log:
         if "i/o error" in str(error.orig).lower():
             # After a failed flush the kernel may drop what it could not write and report the next flush as good:
             # nothing of this process may be believed any more, only a new one that reads from the disk.
-            self._stopped = StorageFull("the disk failed under the database: signing has stopped until the service is restarted", retry_after_s=60)
+            self._stopped = StorageFull(
+                "the disk failed under the database: signing has stopped until the service is restarted", retry_after_s=60
+            )
             return self._stopped
         return met
 
@@ -376,7 +382,8 @@ class Log:
                 found = rows.read_head(connection, lock=True)
         except DBAPIError as second:
             raise OutcomeOpen(
-                "the database did not say whether the items were stored", hint="send the same submissions again: none is stored twice"
+                "the database did not say whether the items were stored",
+                hint="send the same submissions again: none is stored twice",
             ) from second
         if found == new.head:
             self._unsettled = False

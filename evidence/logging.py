@@ -12,7 +12,21 @@ from datetime import UTC, datetime
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 # Only these members of a record are ever written: an argument that slipped in by mistake is not.
-_MEMBERS = ("request_id", "evidence_id", "leaf_index", "chain", "failures", "tx_id", "height", "size", "items", "state", "route", "status", "ms")
+_MEMBERS = (
+    "request_id",
+    "evidence_id",
+    "leaf_index",
+    "chain",
+    "failures",
+    "tx_id",
+    "height",
+    "size",
+    "items",
+    "state",
+    "route",
+    "status",
+    "ms",
+)
 
 
 @contextmanager

@@ -186,7 +186,7 @@ class Preservation:
             item_tags(self._find_key, template, stages, None if submission.link is None else submission.link.code),
             claims,
         )
-        self._check_size(pending, template, commitments)
+        self._check_size(template, commitments)
         return _Prepared(submission, template, statement, signature, secret, pending)
 
     def _template(self, name: str, caller: Caller) -> Template:
@@ -216,7 +216,10 @@ class Preservation:
         problems.extend(_unnamed_originals(submission, stages))
         if problems:
             count = len(problems)
-            raise Invalid(f"submission breaks its template: {count} problem{'s' if count > 1 else ''} (template {template.name})", tuple(problems))
+            raise Invalid(
+                f"submission breaks its template: {count} problem{'s' if count > 1 else ''} (template {template.name})",
+                tuple(problems),
+            )
 
     def _statement(
         self, submission: Submission, template: Template, secret: bytes, caller: Caller
@@ -260,8 +263,8 @@ class Preservation:
 
         return claim
 
-    def _check_size(self, pending: Pending, template: Template, commitments: Sequence[StageCommitment]) -> None:
-        """An item whose own record would not fit into one transaction of a chain is refused here, not found out later (formats §2.9)."""
+    def _check_size(self, template: Template, commitments: Sequence[StageCommitment]) -> None:
+        """An item whose own record would not fit into one transaction of a chain is refused here, not later (formats §2.9)."""
         if template.commitment is Commitment.MERKLE:
             return
         plain = template.commitment is Commitment.PLAINTEXT
@@ -275,7 +278,9 @@ class Preservation:
         )
         size, limit = len(canonical(record)), self._intake.max_payload_bytes() - PAYLOAD_MARGIN_BYTES
         if size > limit:
-            raise TooLarge(f"the item's record is too long for a transaction of the chain: expected at most {limit} bytes, got {size}")
+            raise TooLarge(
+                f"the item's record is too long for a transaction of the chain: expected at most {limit} bytes, got {size}"
+            )
 
     def _prepare_sealed(
         self, submission: Submission, template: Template, statement: Statement, caller: Caller, request_id: str
@@ -286,7 +291,11 @@ class Preservation:
             for name, expected, holds in (
                 ("log", f"this log: {self._intake.origin}", statement.log == self._intake.origin),
                 ("submitter", "the account of the token", statement.submitter == caller.account),
-                ("subject", "the subject of the token", (statement.subject_id, statement.subject_name) == (caller.subject_id, caller.subject_name)),
+                (
+                    "subject",
+                    "the subject of the token",
+                    (statement.subject_id, statement.subject_name) == (caller.subject_id, caller.subject_name),
+                ),
                 ("template", "the digests of the template's bytes here", statement.template_pair == template.pair),
                 ("stages", "stages of the template, in its order, none required left out", _stages_fit(statement, template)),
                 ("template", "a template that is not committed as plaintext", template.commitment is not Commitment.PLAINTEXT),
@@ -328,7 +337,7 @@ class Preservation:
                 evidence.package_hash,
                 evidence.data,
                 secret,
-                True,  # noqa: FBT003 - a value, not a switch
+                True,
                 outcome.note,
                 outcome.path,
                 outcome.size,
@@ -359,7 +368,7 @@ class Preservation:
             evidence.package_hash,
             evidence.data,
             secret,
-            False,  # noqa: FBT003 - a value, not a switch
+            False,
             note,
             tuple(state.sm3.inclusion_path(leaf_index)),
             state.size,
@@ -412,7 +421,9 @@ class Preservation:
             return Conflict(message, record_id=record.evidence_id, hint=hint)
         if len(known) >= CONFLICTS_PER_KEY:
             _, record = await asyncio.to_thread(self._contents.evidence, max(known.values()))
-            return Conflict(f"{message}; {CONFLICTS_PER_KEY} conflicts are recorded and no more are", record_id=record.evidence_id, hint=hint)
+            return Conflict(
+                f"{message}; {CONFLICTS_PER_KEY} conflicts are recorded and no more are", record_id=record.evidence_id, hint=hint
+            )
         record_id = await self._record_conflict(prepared, first, key, digest, request_id)
         return Conflict(message, record_id=record_id, hint=hint)
 
@@ -420,7 +431,9 @@ class Preservation:
         with self._store.reading() as connection:
             return rows.conflicts_of(connection, key)
 
-    async def _record_conflict(self, prepared: _Prepared, first: Evidence, key: bytes, digest: bytes, request_id: str) -> EvidenceId:
+    async def _record_conflict(
+        self, prepared: _Prepared, first: Evidence, key: bytes, digest: bytes, request_id: str
+    ) -> EvidenceId:
         account = self._intake.service_account
         caller = Caller(account, frozenset({Role.BUSINESS}), *self._intake.subject)
         signature = prepared.signature
@@ -467,7 +480,14 @@ def _unnamed_originals(submission: Submission, stages: JSONValue) -> list[Proble
                 if isinstance(value.get("twin"), str):
                     named.add((field, value["twin"]))
     return [
-        Problem(f"/originals/{place}", "originals", "原件", "the field and digest of a file in the stages", "one that no field names", "6.4.2-f")
+        Problem(
+            f"/originals/{place}",
+            "originals",
+            "原件",
+            "the field and digest of a file in the stages",
+            "one that no field names",
+            "6.4.2-f",
+        )
         for place, original in enumerate(submission.originals)
         if (original.field, original.digest) not in named
     ]

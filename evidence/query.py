@@ -74,7 +74,9 @@ class Query:
         """
         digits = name.removeprefix("ev_").lower()
         if not MIN_PREFIX_DIGITS <= len(digits) <= 64 or not set(digits) <= set("0123456789abcdef"):
-            raise Malformed(f"evidence id has wrong form: expected ev_ and 64 hex digits, or a prefix of at least {MIN_PREFIX_DIGITS}")
+            raise Malformed(
+                f"evidence id has wrong form: expected ev_ and 64 hex digits, or a prefix of at least {MIN_PREFIX_DIGITS}"
+            )
         low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
         with self._store.reading() as connection:
             found = rows.find_prefix(connection, low, high, MAX_PAGE)
@@ -161,7 +163,9 @@ class Query:
         """
         asked = Criteria(criteria)
         if asked.problems:
-            raise Invalid(f"search has {len(asked.problems)} problem{'s' if len(asked.problems) > 1 else ''}", tuple(asked.problems))
+            raise Invalid(
+                f"search has {len(asked.problems)} problem{'s' if len(asked.problems) > 1 else ''}", tuple(asked.problems)
+            )
         size = min(asked.size, self._log.state.size) if asked.size is not None else self._log.state.size
         with self._store.reading() as connection:
             wanted = self._filter(connection, asked, caller, size)

@@ -45,7 +45,10 @@ def check_version(store: Store) -> None:
     with store.reading() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != wanted:
-        raise HomeRefused(f"the database has schema {found}, this program needs {wanted}", hint="run evidence init: it brings the schema up to date")
+        raise HomeRefused(
+            f"the database has schema {found}, this program needs {wanted}",
+            hint="run evidence init: it brings the schema up to date",
+        )
 
 
 __all__ = ["METADATA", "check_version", "upgrade"]

@@ -150,7 +150,9 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "EVIDENCE_LIBCRYPTO": ("libcrypto", _text),
 }
 # Read by the client or by the command line itself; known here so that a misspelt name is told from them.
-CLIENT_NAMES = frozenset({"EVIDENCE_HOME", "EVIDENCE_URL", "EVIDENCE_TOKEN", "EVIDENCE_TOKEN_FILE", "EVIDENCE_DEBUG", "EVIDENCE_LANG"})
+CLIENT_NAMES = frozenset(
+    {"EVIDENCE_HOME", "EVIDENCE_URL", "EVIDENCE_TOKEN", "EVIDENCE_TOKEN_FILE", "EVIDENCE_DEBUG", "EVIDENCE_LANG"}
+)
 
 
 def environment() -> Mapping[str, str]:
@@ -159,12 +161,14 @@ def environment() -> Mapping[str, str]:
 
 
 def load_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
-    """The settings that environment, `evidence.toml` and the caller's `overrides` give, in that rising order of the file, the environment, the overrides.
+    """The settings that `evidence.toml`, the environment and the caller's `overrides` give; the later wins.
 
     Raises: SettingWrong with one sentence naming the setting.
     """
     home = Path(environ.get("EVIDENCE_HOME") or "./var").absolute()
-    unknown = sorted(name for name in environ if name.startswith("EVIDENCE_") and name not in _READERS and name not in CLIENT_NAMES)
+    unknown = sorted(
+        name for name in environ if name.startswith("EVIDENCE_") and name not in _READERS and name not in CLIENT_NAMES
+    )
     if unknown:
         raise SettingWrong(f"{unknown[0]} is no setting: expected one of {', '.join(sorted(_READERS))}")
     raw = _file(home / SETTINGS_FILE)

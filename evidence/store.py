@@ -105,7 +105,9 @@ def make_engine(url: str, *, readers: int) -> Engine:
     Shapes: `readers` 0 gives one connection that writes, else a pool that reads.
     """
     if url.startswith("sqlite"):
-        engine = create_engine(url, poolclass=QueuePool, pool_size=max(1, readers), max_overflow=0, connect_args={"check_same_thread": False})
+        engine = create_engine(
+            url, poolclass=QueuePool, pool_size=max(1, readers), max_overflow=0, connect_args={"check_same_thread": False}
+        )
         event.listen(engine, "connect", _sqlite_pragmas)
         begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -130,18 +132,15 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that holds the write lock from its first statement; committed unless an error leaves it."""
-        with self.writer.connect() as connection:
-            with connection.begin():
-                yield connection
+        with self.writer.connect() as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A snapshot: everything read within stands at one moment."""
-        with self.reader.connect() as connection:
-            if not self.is_sqlite:
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
-                yield connection
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self.reader.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
 
     def hold_sequencer_lock(self, number: int) -> None:
         """Make this process the log's one sequencer on PostgreSQL; a file lock does it on SQLite.
@@ -206,7 +205,9 @@ def _head_values(head: HeadRow) -> dict[str, Any]:
 
 _MOVE_HEAD = (
     update(tables.head)
-    .where(tables.head.c.id == HEAD_ROW, tables.head.c.size == bindparam("old_size"), tables.head.c.epoch == bindparam("my_epoch"))
+    .where(
+        tables.head.c.id == HEAD_ROW, tables.head.c.size == bindparam("old_size"), tables.head.c.epoch == bindparam("my_epoch")
+    )
     .values({name: bindparam(f"new_{name}") for name in HeadRow.__slots__})
 )
 
@@ -259,7 +260,9 @@ def insert_rows(
 def read_stored(connection: Connection, start: int, stop: int) -> list[tuple[int, bytes | None, bytes]]:
     """(leaf_index, E, entry) of the items in [start, stop), in log order: the bytes as the database now has them."""
     c = tables.evidence.c
-    rows = connection.execute(select(c.leaf_index, c.data, c.entry).where(c.leaf_index >= start, c.leaf_index < stop).order_by(c.leaf_index))
+    rows = connection.execute(
+        select(c.leaf_index, c.data, c.entry).where(c.leaf_index >= start, c.leaf_index < stop).order_by(c.leaf_index)
+    )
     return [(row[0], None if row[1] is None else bytes(row[1]), bytes(row[2])) for row in rows]
 
 
@@ -299,7 +302,10 @@ def find_prefix(connection: Connection, low: bytes, high: bytes, limit: int) -> 
     """(evidence id, leaf_index) of ids in [low, high]."""
     c = tables.evidence.c
     rows = connection.execute(
-        select(c.evidence_id, c.leaf_index).where(c.evidence_id >= low, c.evidence_id <= high).order_by(c.evidence_id).limit(limit)
+        select(c.evidence_id, c.leaf_index)
+        .where(c.evidence_id >= low, c.evidence_id <= high)
+        .order_by(c.evidence_id)
+        .limit(limit)
     )
     return [(bytes(row[0]), row[1]) for row in rows]
 

@@ -221,10 +221,17 @@ class _Reader:
         value = body.get("signature")
         if value is None:
             if "sealed" in body:
-                self.add("/signature", "signature", "the submitter's SM2 signature over the sealed statement", None, got="nothing")
+                self.add(
+                    "/signature", "signature", "the submitter's SM2 signature over the sealed statement", None, got="nothing"
+                )
             return None
         known = {"certificate", "key_id", "encoding", "value"}
-        if not isinstance(value, dict) or not set(value) <= known or len({"certificate", "key_id"} & set(value)) != 1 or "value" not in value:
+        if (
+            not isinstance(value, dict)
+            or not set(value) <= known
+            or len({"certificate", "key_id"} & set(value)) != 1
+            or "value" not in value
+        ):
             self.add("/signature", "signature", "an object of certificate or key_id, encoding (rs or der) and value", value)
             return None
         if value.get("encoding", "rs") not in ("rs", "der"):
@@ -238,7 +245,10 @@ class _Reader:
         sealed = submission.sealed
         if sealed is None:
             return
-        stated = (("template", submission.template, sealed.template_name), ("client_key", submission.client_key, sealed.client_key))
+        stated = (
+            ("template", submission.template, sealed.template_name),
+            ("client_key", submission.client_key, sealed.client_key),
+        )
         for name, outer, inner in stated:
             if outer != inner:
                 self.add(f"/{name}", name, f"the same {name} as in the sealed statement", outer)

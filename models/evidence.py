@@ -142,7 +142,17 @@ class Statement:
             "template": {"name": template[0], "sha256": template[1].sha256.hex(), "sm3": template[1].sm3.hex()},
         }
         return cls(
-            client_key, link, log, occurred_at, tuple(stages), subject[0], subject[1], submitter, template[0], template[1], canonical(value)
+            client_key,
+            link,
+            log,
+            occurred_at,
+            tuple(stages),
+            subject[0],
+            subject[1],
+            submitter,
+            template[0],
+            template[1],
+            canonical(value),
         )
 
     @classmethod
@@ -209,7 +219,7 @@ class Signature:
     @property
     def by_certificate(self) -> bool:
         """Whether the signer is named by a certificate's digest (else by a key id of 8 hex digits)."""
-        return len(self.signer) == 64  # noqa: PLR2004 - hex SM3
+        return len(self.signer) == 64
 
     @classmethod
     def from_json(cls, value: JSONValue) -> Signature | None:
@@ -284,9 +294,7 @@ class Evidence:
         )
         tail = canonical({"validated_by": validated_by})
         data = head[:-1] + b',"statement":' + statement.data + b"," + tail[1:]
-        return cls(
-            tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data, pair(data)
-        )
+        return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data, pair(data))
 
     @classmethod
     def parse(cls, data: bytes) -> Evidence:
@@ -331,8 +339,10 @@ class Evidence:
             raise VerificationError("link of the evidence and of its statement do not agree: expected both or neither")
         if part is not None and (part.number == 0) != (part.previous is None):
             raise VerificationError("part 0 alone has no previous part")
-        if stated is not None and stated.follows is not None and (
-            part is None or part.previous is None or part.previous.sm3 != stated.follows
+        if (
+            stated is not None
+            and stated.follows is not None
+            and (part is None or part.previous is None or part.previous.sm3 != stated.follows)
         ):
             raise VerificationError("statement follows another part than the evidence names as previous")
         if self.validated_by == "submitter" and self.signature is None:
