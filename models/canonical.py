@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from models.errors import Malformed
@@ -68,7 +69,7 @@ def _ordered(value: JSONValue, depth: int) -> JSONValue:
         astral = any(_ASTRAL.search(name) for name in names)
         names.sort(key=_utf16 if astral else None)
         return {name: _ordered(value[name], depth + 1) for name in names}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [_ordered(member, depth + 1) for member in value]
     raise Malformed(f"value of type {type(value).__name__} has no canonical form: expected JSON without floats")
 
@@ -104,7 +105,9 @@ def _pairs(members: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
 
 def _integer(text: str) -> int:
     if text == "-0" or not _INTEGER.fullmatch(text) or not -MAX_INTEGER <= (number := int(text)) <= MAX_INTEGER:
-        raise Malformed("number is not an allowed integer: expected less than 2^53 in size and not -0", hint="send large numbers as strings")
+        raise Malformed(
+            "number is not an allowed integer: expected less than 2^53 in size and not -0", hint="send large numbers as strings"
+        )
     return number
 
 
@@ -115,29 +118,18 @@ def _no_float(_text: str) -> NoReturn:
 _decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float)
 
 
+# A string literal, also one without its end: else the scan would start anew at each quote, which is quadratic.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
 def _depth_is_bounded(data: bytes, limit: int) -> bool:
     """Scan the bytes once for nesting, so that the recursive parser is never handed a deep text."""
     if data.count(b"[") + data.count(b"{") <= limit:
         return True
-    depth, position, size = 0, 0, len(data)
-    token = _TOKEN.search
-    while position < size:
-        match = token(data, position)
-        if match is None:
-            return True
-        found = match.group()
-        if found in b"[{":
-            depth += 1
-            if depth > limit:
-                return False
-        elif found in b"]}":
-            depth -= 1
-        position = match.end()
-    return True
-
-
-# A string literal (also one without its end, else the scan would start anew at each quote: quadratic), or one bracket.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) <= limit
 
 
 def parse(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> JSONValue:
@@ -203,7 +195,7 @@ def format_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise Malformed("time has no zone")
     moment = moment.astimezone(UTC)
-    return f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}.{moment.microsecond // 1000:03d}Z"
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def parse_time(text: JSONValue, *, what: str = "time") -> datetime:
@@ -228,10 +220,14 @@ BEIJING = timedelta(hours=8)
 def beijing_seconds(moment: datetime) -> str:
     """`moment` as the standard prints CreateTime and UploadTime: `YYYY-MM-DD HH:MM:SS` at UTC+08:00, cut.
 
+    Raises: Malformed if that lies beyond the year 9999.
     Source: T/SAC 004—2024 App. A c); formats §2.9 and §11 (times are cut).
     """
-    local = moment.astimezone(UTC) + BEIJING
-    return local.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        local = moment.astimezone(UTC) + BEIJING
+    except OverflowError as error:
+        raise Malformed("time lies beyond the year 9999 in Beijing") from error
+    return f"{local.year:04d}-{local:%m-%d %H:%M:%S}"
 
 
 def b64(data: bytes) -> str:
@@ -260,7 +256,9 @@ def unb64u(text: JSONValue, *, size: int | None = None, what: str = "value") -> 
     return _unbase(text, size, what, b64u, lambda raw: base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
 
 
-def _unbase(text: JSONValue, size: int | None, what: str, encode: Callable[[bytes], str], decode: Callable[[str], bytes]) -> bytes:
+def _unbase(
+    text: JSONValue, size: int | None, what: str, encode: Callable[[bytes], str], decode: Callable[[str], bytes]
+) -> bytes:
     if not isinstance(text, str) or not text.isascii():
         raise Malformed(f"{what} is not base64 text")
     try:
