@@ -90,7 +90,7 @@ class Log:
         guard: Callable[[], None],
         step: StepFunction,
     ) -> None:
-        """`batch` opens a batch in a transaction; `after` gives the newest final blocks; `guard` raises when sealing must pause."""
+        """`batch` opens one in a transaction, `after` gives the newest final blocks, `guard` raises when sealing must pause."""
         self._store, self._keys, self._batch, self._clock = store, keys, batch, clock
         self._after, self._guard, self._step = after, guard, step
         self._calls: deque[_Call] = deque()
@@ -222,6 +222,8 @@ class Log:
                 self._append(calls, count)
 
     def _write(self, change: Callable[[Connection], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             with self._store.writing() as connection:
                 result = change(connection)
