@@ -89,12 +89,17 @@ class _Received:
             self._stream.close()
             self._stream = None
 
+    def _discard(self) -> None:
+        if self._to is not None:
+            self._partial().unlink(missing_ok=True)
+
     def finish(self) -> bytes:
         """The bytes (none where they went to a file). Raises: VerificationError if they are others than asked for."""
         self.close()
         source: Source = b"".join(self._chunks) if self._to is None else self._partial()
         digests, _ = digests_of(source)
         if (digests.sm3 if self._wanted.algorithm is Algorithm.SM3 else digests.sha256) != self._wanted.value:
+            self._discard()
             raise VerificationError(f"original has another digest than asked for: expected {str(self._wanted)[:15]}…")
         if isinstance(source, bytes):
             return source

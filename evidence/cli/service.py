@@ -1,7 +1,89 @@
-"""Later."""
+"""`evidence init`, `serve` and `examine`: a home is made, runs, and is examined."""
 
-from evidence.cli.verbs import Verbs
+from __future__ import annotations
+
+import argparse
+import logging
+
+from evidence.cli.console import Console
+from evidence.cli.exits import Exit
+from evidence.cli.local import settings_of
+from evidence.cli.verbs import LOCAL, Verbs
+from evidence.errors import Unready
+
+_MAX_PORT = 65_535
 
 
 def register(verbs: Verbs) -> None:
-    """Nothing yet."""
+    """`init`, `serve` and `examine` are in the table."""
+    init = verbs.add(
+        "init",
+        LOCAL,
+        _init,
+        "建立数据目录：密钥、数据库、内嵌账本、本机主体与令牌；可重复执行，从不覆盖密钥",
+        "make a home: keys, database, embedded ledger, a subject and a token; idempotent, never overwrites a key",
+    )
+    init.add_argument("--environment", choices=["sandbox", "production"])
+    init.add_argument("--origin", metavar="NAME")
+    serve = verbs.add("serve", LOCAL, _serve, "运行服务；SIGTERM 时从容结束", "run the service; graceful on SIGTERM")
+    serve.add_argument("--host", metavar="H")
+    serve.add_argument("--port", metavar="P", type=_port)
+    verbs.add(
+        "examine",
+        LOCAL,
+        _examine,
+        "由所存字节与链重新推导一切；有损坏时退出 1 并列出",
+        "re-derive everything from stored bytes and chains; 1 with a damage map",
+    )
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= _MAX_PORT:
+        raise ValueError(text)
+    return number
+
+
+def _init(args: argparse.Namespace, console: Console) -> Exit:
+    from evidence.bootstrap import initialise, utc_now
+    from evidence.settings import Environment
+
+    environment = None if args.environment is None else Environment(args.environment)
+    report = initialise(settings_of(console, environment=environment, origin=args.origin), clock=utc_now)
+    value = {
+        "home": str(report.home),
+        "created": report.is_new,
+        "origin": report.origin,
+        "environment": report.environment,
+        "token_file": str(report.token_file),
+        "vkey": report.vkey,
+    }
+    made = console.say("已建立", "made") if report.is_new else console.say("已存在，未作改动", "was there already, unchanged")
+    lines = [f"{report.home} {made}", *(f"{name}  {each}" for name, each in value.items() if name not in {"home", "created"})]
+    if report.environment == Environment.SANDBOX:
+        lines.append(console.say("测试环境 · 不得作为证据使用", "sandbox: never to be used as evidence"))
+    console.document(value, "\n".join(lines))
+    return Exit.DONE
+
+
+def _serve(args: argparse.Namespace, console: Console) -> Exit:
+    from evidence.api.server import serve
+    from evidence.logging import configure
+
+    settings = settings_of(console, host=args.host, port=args.port)
+    configure(level=logging.WARNING if console.quiet else logging.INFO)
+    serve(settings, listening=lambda url: console.document({"url": url, "home": str(settings.home)}, url))
+    if not console.answered:
+        raise Unready("service did not start: the log on standard error says why")
+    return Exit.DONE
+
+
+def _examine(_: argparse.Namespace, console: Console) -> Exit:
+    from evidence.bootstrap import utc_now
+    from evidence.cli.find import listing
+    from evidence.examine import examine
+
+    damage = examine(settings_of(console), clock=utc_now)
+    value = damage.to_json()
+    console.document(value, listing(value))
+    return Exit.DONE if damage.is_clean else Exit.REFUSED

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+from typing import TYPE_CHECKING
 
 from evidence.cli.console import Console
 from evidence.cli.exits import Exit
 from evidence.cli.files import read, write
 from evidence.cli.verbs import LOCAL, Verbs
+
+if TYPE_CHECKING:
+    from evidence.bootstrap import Home
 
 _GROUPS, _GROUP_DIGITS = 10, 4
 
@@ -54,8 +59,8 @@ def _fingerprint(args: argparse.Namespace, console: Console) -> Exit:
 def _export(args: argparse.Namespace, console: Console) -> Exit:
     from evidence.cli.local import opened
 
-    with opened(console) as service:
-        data = service.issuance.trust()
+    with opened(console) as home:
+        data = asyncio.run(_roots(home))
     write(console, args.output, data)
     if args.output != "-":
         text = fingerprint_of(data)
@@ -64,3 +69,25 @@ def _export(args: argparse.Namespace, console: Console) -> Exit:
             console.say(f"已写入 {args.output}\n指纹 {text}", f"written to {args.output}\nfingerprint {text}"),
         )
     return Exit.DONE
+
+
+async def _roots(home: Home) -> bytes:
+    """The trust file of a home: its log's keys, and what a node of each chain says of its validators."""
+    from evidence.anchors import first_of
+    from evidence.errors import Unready
+    from evidence.home import chain_trust
+
+    nodes = await home.nodes()
+    chains = []
+    try:
+        for chain, found in nodes.items():
+            with home.store.reading() as connection:
+                first = first_of(connection, chain)
+            chains.append(chain_trust(found.gateways[0].trust(), first=first or 0))
+    finally:
+        for found in nodes.values():
+            for gateway in found.gateways:
+                await gateway.aclose()
+    if len(chains) < len(home.settings.chains):
+        raise Unready(f"a chain is out of reach: expected {len(home.settings.chains)}, got {len(chains)}")
+    return home.trust(chains)

@@ -57,7 +57,8 @@ def _explain(bundle: bytes, trust: bytes, folder: Path) -> None:
     from evidence.explain import explain
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and any(folder.iterdir()):
+            raise Usage(f"folder of --explain is not empty: expected a new or an empty one ({folder})")
         explain(bundle, trust, folder)
     except OSError as error:
         raise Usage(f"explanation cannot be written: {(error.strerror or '').lower()} ({folder})") from error
