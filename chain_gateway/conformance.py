@@ -9,11 +9,13 @@ An engine's `testing.py` offers `open_network(folder)`, an async context manager
 and gives a fixture `network`. Nothing here knows an engine: only the port and the harness.
 """
 
+# ruff: noqa: D102, S101 - these are tests: each is named as the law it checks, and assert is how a test speaks
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Protocol
 
 import pytest
@@ -103,7 +105,8 @@ async def final(network: Network, gateway: ChainGateway, tx_id: TxId) -> ChainRe
     """The receipt, waited for as long as the network may need."""
     try:
         async with asyncio.timeout(network.patience_s):
-            while (receipt := await _ask(gateway, tx_id)) is None:
+            # A chain tells nobody when it is done: it is asked again.
+            while (receipt := await _ask(gateway, tx_id)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
             return receipt
     except TimeoutError:
@@ -278,7 +281,7 @@ class GatewayLaws:
         start = max(0, receipt.height - 2)
         blocks = [block async for block in gateway.blocks(start, head.height + 1)]
         assert [block.height for block in blocks] == list(range(start, head.height + 1))
-        assert all(block.parent == before.hash for before, block in zip(blocks, blocks[1:], strict=False))
+        assert all(block.parent == before.hash for before, block in pairwise(blocks))
         assert blocks[-1].hash == head.hash
         holding = next(block for block in blocks if block.height == receipt.height)
         assert receipt.tx_id in holding.transactions

@@ -12,6 +12,7 @@ from pathlib import Path
 from chain_gateway.embedded.chainfile import ChainFile, Disk, Failpoint, Step, no_step
 from chain_gateway.embedded.contract import MAX_PAYLOAD_BYTES, Rules
 from chain_gateway.embedded.proof import ENGINE, NO_PARENT, Header, Seal, node_id, nodes_digest
+from chain_gateway.embedded.stored import final_line, sealed_line
 from chain_gateway.port import ChainUnavailable, Clock
 from models.anchor import check_chain_id
 from models.canonical import JSONValue, b64, canonical, members, parse_canonical, unb64
@@ -26,22 +27,6 @@ CONFIG_FILE = "chain.json"
 LOCK_FILE = "lock"
 KEY_FILE = "key.pem"
 BLOCKS_FILE = "blocks.jsonl"
-
-
-def sealed_line(header: str, transactions: Sequence[str], seal: Seal | None) -> bytes:
-    """The line of a block as a node stores it: with its own seal, or without one where it took the block over."""
-    named = {
-        "format": "cz-sealed/1",
-        "header": header,
-        "seal": None if seal is None else seal.to_json(),
-        "transactions": list(transactions),
-    }
-    return canonical(named) + b"\n"
-
-
-def final_line(height: int, seals: Sequence[Seal]) -> bytes:
-    """The line that fixes which seals made a block final; the same bytes in every node's file."""
-    return canonical({"format": "cz-final/1", "height": height, "seals": [seal.to_json() for seal in seals]}) + b"\n"
 
 
 @dataclass(frozen=True)

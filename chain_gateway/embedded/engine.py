@@ -13,8 +13,9 @@ from chain_gateway.embedded.chainfile import Disk, Failpoint, no_step
 from chain_gateway.embedded.config import KEY_FILE, NODES, ChainConfig, create_ledger, node_folder
 from chain_gateway.embedded.contract import Entry
 from chain_gateway.embedded.ledger import Ledger
-from chain_gateway.embedded.node import Node, StoredBlock
+from chain_gateway.embedded.node import Node
 from chain_gateway.embedded.proof import ENGINE, Transaction, node_id, unsigned_transaction, verify_receipt
+from chain_gateway.embedded.stored import StoredBlock
 from chain_gateway.port import (
     ChainTransaction,
     ChainUnavailable,

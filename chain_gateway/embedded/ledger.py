@@ -22,13 +22,13 @@ from typing import TypeVar
 from chain_gateway.embedded import recovery
 from chain_gateway.embedded.chainfile import Disk, Failpoint, Step
 from chain_gateway.embedded.config import BLOCKS_FILE, LOCK_FILE, ChainConfig, node_folder
-from chain_gateway.embedded.node import Condition, Node, Outcome, Pending
+from chain_gateway.embedded.node import Condition, Node, Outcome
 from chain_gateway.embedded.proof import Header, Transaction
+from chain_gateway.embedded.stored import Pending, tx_root
 from chain_gateway.port import ChainUnavailable, Clock, Damage, NotSubmitted, OutcomeUnknown, Rejected
 from models.anchor import TxId
 from models.digest import Digest
 from models.errors import EvidenceError
-from models.merkle import leaf_hash, root
 
 MAX_BLOCK_TRANSACTIONS = 256
 MAX_BLOCK_BYTES = 2 << 20
@@ -338,7 +338,7 @@ class Ledger:
             state_root=state_root,
             time=max(self._clock(), head.time),
             tx_count=len(transactions),
-            tx_root=root([leaf_hash(text.encode()) for text in transactions]).hex(),
+            tx_root=tx_root(transactions),
         )
         return self._seal(Pending(header, tuple(transactions)))
 

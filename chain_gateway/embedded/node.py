@@ -7,7 +7,6 @@ named; nothing of it is answered from then on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chain_gateway.embedded.chainfile import SPACE_ERRORS, ChainFile, Disk, Failpoint, NotStored, Step
-from chain_gateway.embedded.config import ChainConfig, final_line, open_blocks, open_key, sealed_line
+from chain_gateway.embedded.config import ChainConfig, open_blocks, open_key
 from chain_gateway.embedded.contract import Draft, State
-from chain_gateway.embedded.proof import NO_PARENT, Header, Seal, Transaction, read_seals, verify_block
+from chain_gateway.embedded.proof import NO_PARENT, Header, Seal, Transaction, verify_block
+from chain_gateway.embedded.stored import StoredBlock, final_line, read_final, read_sealed, sealed_line, tx_root
 from chain_gateway.port import ChainUnavailable, Damage, Rejected
-from models.anchor import BlockRef, TxId
-from models.canonical import JSONValue
-from models.digest import sm3
+from models.anchor import BlockRef
 from models.errors import EvidenceError, Malformed, VerificationError
-from models.merkle import leaf_hash, root
 from models.signature import SM2Signer, verify
 
 _BLOCK_STEPS = (Step.BEFORE_BLOCK_WRITE, Step.AFTER_BLOCK_WRITE, Step.AFTER_BLOCK_FLUSH)
@@ -59,64 +56,6 @@ class Place(NamedTuple):
     id: str
     time: datetime
     tx_count: int
-
-
-class StoredBlock(NamedTuple):
-    """A block as a node stores it; `seals` is None while it is not final."""
-
-    header: Header
-    transactions: tuple[str, ...]
-    own_seal: Seal | None
-    seals: tuple[Seal, ...] | None
-
-    def tx_ids(self) -> tuple[TxId, ...]:
-        """The transactions' ids, in order."""
-        return tuple(TxId(sm3(text.encode()).hex()) for text in self.transactions)
-
-
-class Pending(NamedTuple):
-    """A block that is stored somewhere and not final: it is finished before any other is made."""
-
-    header: Header
-    transactions: tuple[str, ...]
-
-
-def tx_root(transactions: Sequence[str]) -> str:
-    """The root of the tree over the transactions' bytes."""
-    return root([leaf_hash(text.encode()) for text in transactions]).hex()
-
-
-def _read_sealed(line: bytes) -> StoredBlock:
-    value = _fields(line, "cz-sealed/1", 4)
-    header, seal, transactions = value.get("header"), value.get("seal"), value.get("transactions")
-    if (
-        not isinstance(header, str)
-        or not isinstance(transactions, list)
-        or not all(isinstance(each, str) for each in transactions)
-    ):
-        raise Malformed("stored block has wrong form")
-    own_seal = None if seal is None else Seal.from_json(seal)
-    if sealed_line(header, transactions, own_seal) != line + b"\n":
-        raise Malformed("stored block is not canonical")
-    return StoredBlock(Header.parse(header.encode()), tuple(transactions), own_seal, None)
-
-
-def _read_final(line: bytes) -> tuple[int, tuple[Seal, ...]]:
-    value = _fields(line, "cz-final/1", 3)
-    height, seals = value.get("height"), read_seals(value.get("seals"))
-    if type(height) is not int or final_line(height, seals) != line + b"\n":
-        raise Malformed("stored seals are not canonical")
-    return height, seals
-
-
-def _fields(line: bytes, expected: str, count: int) -> dict[str, JSONValue]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Malformed("stored line is not JSON") from error
-    if not isinstance(value, dict) or value.get("format") != expected or len(value) != count:
-        raise Malformed(f"stored line has wrong form: expected {expected}")
-    return value
 
 
 class Node:
@@ -241,7 +180,7 @@ class Node:
                 if place < 0:
                     self.rest = line
                 elif self.locked is None:
-                    self.locked = self._replay(_read_sealed(line))
+                    self.locked = self._replay(read_sealed(line))
                     self._locked_place = (place, len(line) + 1)
                 else:
                     self._close_block(place, line)
@@ -266,7 +205,7 @@ class Node:
         return block
 
     def _close_block(self, place: int, line: bytes) -> None:
-        height, seals = _read_final(line)
+        height, seals = read_final(line)
         block = self.locked
         if block is None or height != block.header.height:
             raise Malformed("stored seals are those of another height")
@@ -463,8 +402,8 @@ class Node:
 
     def _read_block(self, where: Place) -> StoredBlock:
         file = self._chain()
-        block = _read_sealed(file.read(where.place, where.size)[:-1])
-        _, seals = _read_final(file.read(where.final_place, where.final_size)[:-1])
+        block = read_sealed(file.read(where.place, where.size)[:-1])
+        _, seals = read_final(file.read(where.final_place, where.final_size)[:-1])
         if block.header.id != where.id or tx_root(block.transactions) != block.header.tx_root:
             raise Malformed("block is not the one that was stored")
         self.check_seals(block.header, seals)

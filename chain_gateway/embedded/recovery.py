@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chain_gateway.embedded.chainfile import no_step
-from chain_gateway.embedded.config import ChainConfig, final_line, sealed_line
-from chain_gateway.embedded.node import Node, Pending, StoredBlock
+from chain_gateway.embedded.config import ChainConfig
+from chain_gateway.embedded.node import Node
+from chain_gateway.embedded.stored import Pending, StoredBlock, final_line, sealed_line
 from chain_gateway.port import ChainUnavailable, Damage
 from models.errors import EvidenceError
 
