@@ -33,6 +33,8 @@ _TITLES = {
 }
 _CLAUSES = {"signature": "6.4.3-a", "link": "7.2-p1", "originals": "6.4.2-f"}
 MAX_ORIGINALS = 512
+MAX_UNKNOWN_NAMED = 32
+"""A body of nothing but unknown names is answered in bounded time and space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,11 @@ class Submission:
         if not isinstance(body, dict):
             reader.add("", "", "an object with template, client_key and stages", body)
             raise reader.error()
-        for name in sorted(set(body) - _MEMBERS):
+        unknown = set(body) - _MEMBERS
+        for name in sorted(unknown)[:MAX_UNKNOWN_NAMED]:
             reader.add(f"/{_escape(name)}", name[:64], f"no such member; known are {', '.join(sorted(_MEMBERS))}", body[name])
+        if len(unknown) > MAX_UNKNOWN_NAMED:
+            reader.add("", "", "no unknown members", body, got=f"{len(unknown)} of them, the first {MAX_UNKNOWN_NAMED} named above")
         submission = cls(
             template=reader.text(body, "template", "a template's name and version, for example file@1"),
             client_key=reader.name(body, "client_key"),
