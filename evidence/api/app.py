@@ -33,6 +33,9 @@ _log = logging.getLogger("evidence.api")
 
 _UNROUTED = "(none)"
 
+HOT_METHODS = {Intake.route: "GET, POST", BatchIntake.route: "POST"}
+"""The framework does not know that POST is served at the door."""
+
 
 def create_app(service: Service, *, randomness: Callable[[int], bytes] = os.urandom) -> ASGIApp:
     """The application over `service`; its lifespan starts and stops the service.
@@ -94,6 +97,9 @@ class Door:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
+        if scope["method"] == "HEAD":
+            # What GET says without its body; the server leaves that out because its own scope still says HEAD.
+            scope = {**scope, "method": "GET", "is_head": True}
         request_id = request_id_of(scope, self._randomness)
         scope["request_id"] = request_id
         answer = _Answer(send, request_id)
@@ -159,8 +165,8 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     """The framework's own refusals: no such path, no such method, a body it cannot read."""
     if not isinstance(error, HTTPException):
         raise error
-    if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "GET")
+    allow = HOT_METHODS.get(request.url.path) or (error.headers or {}).get("Allow")
+    if error.status_code in (404, 405) and allow is not None:
         return _answer(request, MethodRefused(f"method is not allowed here: expected {allow}", allow=allow))
     if error.status_code == 404:
         return _answer(request, NotFound("no such route: expected one of /openapi.json"))

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from evidence import store as rows
 from evidence.access import Caller, Role
 from evidence.api.problems import MEDIA_TYPE, TABLE, QueryRefused, encode
 from evidence.api.requests import caller_of
@@ -75,6 +76,13 @@ class StrictRoute(APIRoute):
             return await inner(request)
 
         return handle
+
+
+async def record(service: Service, caller: Caller, act: str, name: str, request_id: str) -> None:
+    """The access is in the audit log, durably, before anything is shown. Source: interface §2 (`court`: recorded)."""
+    at_ms = round(service.clock().timestamp() * 1000)
+    row = {"at_ms": at_ms, "account": caller.account, "act": act, "object": name, "request_id": request_id}
+    await service.log.write(lambda connection: rows.write_audit(connection, [row]))
 
 
 def answer(value: JSONValue, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

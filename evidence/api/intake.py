@@ -16,6 +16,7 @@ from evidence.api.requests import caller_of, header, read_json
 from evidence.bootstrap import Service
 from evidence.errors import TooLarge
 from evidence.preservation import Preserved
+from evidence.settings import AnchorMode
 from models.canonical import MAX_BODY_BYTES, JSONValue, canonical
 from models.errors import EvidenceError, Invalid, Problem
 
@@ -23,6 +24,8 @@ MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 16 << 20
 MAX_WAIT_S = 300
 DEFAULT_WAIT_S = 60
+REALTIME_WAIT_S = 10
+"""In REALTIME mode an answer waits so long for its chain (architecture §5, Anchor modes)."""
 
 
 def wait_of(query: bytes) -> int | None:
@@ -70,8 +73,10 @@ class Intake:
         if isinstance(result, EvidenceError):
             raise result
         value = result.to_json()
+        if wait_s is None and self._service.settings.anchor_mode is AnchorMode.REALTIME:
+            wait_s = REALTIME_WAIT_S
         if wait_s is not None:
-            value["state"] = str(await preservation.wait_final(result.evidence_id, wait_s))
+            value["state"] = await self._service.anchoring.wait_final(result.leaf_index, wait_s)
         location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
         await answer_json(send, 201 if result.created else 200, value, location)
 

@@ -11,8 +11,10 @@ from fastapi.openapi.utils import get_openapi
 from evidence.api.deps import JSON, content, described
 from evidence.api.schemas import COMPONENTS
 
-_DESCRIPTION = """存证：证券行业区块链存证（T/SAC 004—2024）。Every refusal is an RFC 9457 problem with `retry` and, per fault, where it
-is and what was expected; never a value that was sent. Times are RFC 3339 with zone; ranges are half-open."""
+_DESCRIPTION = """存证：证券行业区块链存证（T/SAC 004—2024）。
+
+Every refusal is an RFC 9457 problem with `retry` and, per fault, where it is and what was expected; never a value
+that was sent. Times are RFC 3339 with zone; ranges are half-open."""
 
 _WAIT = (
     {

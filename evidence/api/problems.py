@@ -124,7 +124,7 @@ TABLE: dict[type[EvidenceError], Kind] = {
     service.HomeRefused: Kind(503, "home-refused", Retry.LATER, "数据目录不可用于签发", "The home may not sign"),
     port.ChainUnavailable: Kind(503, "chain-unavailable", Retry.LATER, "区块链节点不可达", "A chain node cannot be reached"),
     port.NotSubmitted: Kind(503, "not-submitted", Retry.LATER, "交易未提交", "The transaction was not submitted"),
-    port.OutcomeUnknown: Kind(503, "chain-outcome-open", Retry.LATER, "上链结果未定", "The chain's outcome is open"),
+    port.OutcomeUnknown: Kind(503, "chain-outcome-open", Retry.LATER, "上链结果未定", "The chain has not said what happened"),
     port.Rejected: Kind(409, "chain-rejected", Retry.NEVER, "区块链拒绝了交易", "The chain refused the transaction"),
     UnsupportedMedia: Kind(415, "unsupported-media-type", Retry.FIX, "不支持的内容类型", "Unsupported content type"),
     NotAcceptable: Kind(406, "not-acceptable", Retry.FIX, "无法提供所要求的格式", "No acceptable form"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from evidence.api.deps import JSON, ProofReader, Reader, RequestId, Running, StrictRoute, answer, content, described
+from evidence.access import Role
+from evidence.api.deps import JSON, ProofReader, Reader, RequestId, Running, StrictRoute, answer, content, described, record
 from evidence.api.requests import read_json
 from models.canonical import JSONValue
 
@@ -19,7 +20,9 @@ BUNDLE = "application/vnd.evidence.cz"
 
 ItemId = Annotated[
     str,
-    Path(pattern=r"^(ev_)?[0-9a-f]{8,64}$", description="an evidence id, or a unique prefix of it from 8 digits", max_length=67),
+    Path(
+        pattern=r"^(ev_)?[0-9A-Fa-f]{8,64}$", description="an evidence id, or a unique prefix of it from 8 digits", max_length=67
+    ),
 ]
 LinkCode = Annotated[str, Path(min_length=1, max_length=128, description="an opaque link code")]
 Moment = Annotated[str | None, Query(max_length=40, description="RFC 3339 with zone, or a date, which is that day in Beijing")]
@@ -71,9 +74,12 @@ async def search(request: Request, service: Running, caller: Reader) -> Response
     "/v1/evidence/{item_id}",
     **described("getEvidence", "One item", {200: ("The item.", content(JSON, "Item"))}, problems=(404, 409, 410)),
 )
-def item(item_id: ItemId, service: Running, caller: Reader) -> Response:
+async def item(item_id: ItemId, service: Running, caller: Reader, request_id: RequestId) -> Response:
     """One item with its states per chain and receipts; contents as far as the caller's role shows them."""
-    return answer(service.query.item(item_id, caller))
+    found = await asyncio.to_thread(service.query.item, item_id, caller)
+    if Role.COURT in caller.roles:
+        await record(service, caller, "read", found["evidence_id"], request_id)
+    return answer(found)
 
 
 @router.get(
@@ -86,11 +92,15 @@ async def bundle(
     caller: ProofReader,
     request_id: RequestId,
     disclose: Annotated[
-        list[str] | None, Query(max_length=200, description="names of fields to disclose; absent: all; empty: none")
+        str | None, Query(max_length=8192, description="FIELD or STAGE/FIELD, separated by commas; absent: all; empty: none")
     ] = None,
+    kind: Annotated[
+        Literal["item", "transaction"], Query(description="the item alone, or all parts of its transaction")
+    ] = "item",
 ) -> Response:
     """The item's bundle, verified before it leaves; not final yet is a 409 `not-final`."""
-    data = await service.issuance.bundle(item_id, caller, disclose=disclose, request_id=request_id)
+    fields = None if disclose is None else [name for name in disclose.split(",") if name]
+    data = await service.issuance.bundle(item_id, caller, disclose=fields, kind=kind, request_id=request_id)
     return bundle_answer(data, item_id)
 
 

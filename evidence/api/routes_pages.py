@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from evidence.api.deps import Running, StrictRoute
-from evidence.api.problems import KINDS, language_of
+from evidence.api.problems import KINDS, encode, language_of
 from evidence.api.requests import header
 from evidence.api.status import chain_rows, head_of, newest_items
 from evidence.bootstrap import Service
@@ -32,13 +32,14 @@ _MEDIA = {
 }
 _STATIC_NAMES = ("docs.js", "swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui.LICENSE", "swagger-ui.NOTICE")
 
-_DOCS = """<!doctype html><html lang="zh-CN"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>存证 · API</title><link rel="stylesheet" href="/docs/swagger-ui.css"></head><body><div id="swagger-ui"></div>
+_DOCS = """<!doctype html><html lang="zh-CN"><head><meta charset="utf-8"><title>存证 · API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/swagger-ui.css"></head><body><div id="swagger-ui"></div>
 <script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/docs.js"></script></body></html>"""
 
 _DOCS_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
-    "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
@@ -63,7 +64,7 @@ def _language(request: Request, lang: str | None) -> str:
 
 
 def _is_sandbox(service: Service) -> bool:
-    return service.settings.environment != "production"
+    return service.home.facts.environment != "production"
 
 
 @router.get("/")
@@ -104,8 +105,7 @@ def problem(request: Request, service: Running, name: Annotated[str, Path(max_le
 @router.get("/openapi.json")
 def description(request: Request) -> Response:
     """The description of every route."""
-    found: Response = request.app.state.description
-    return found
+    return Response(encode(request.app.openapi()), headers={"cache-control": "no-cache"}, media_type="application/json")
 
 
 @router.get("/docs")

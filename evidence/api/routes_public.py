@@ -89,13 +89,13 @@ def template_schema(request: Request, name: TemplateName) -> Response:
     "/v1/service", **described("getService", "What this service is", {200: ("Facts.", content(JSON, "Service"))}, public=True)
 )
 def service_facts(service: Running) -> Response:
-    """Version, origin, environment, keys and limits. Whoever verifies takes keys from a trust file, handed over by another way."""
+    """Version, origin, environment, keys, limits. Whoever verifies takes keys from a trust file that came by another way."""
     settings = service.settings
     keys = [{"origin": key.name, "tree": tree.value, "vkey": str(key)} for tree, key in service.log_keys().items()]
     value: dict[str, JSONValue] = {
         "version": version("evidence"),
         "origin": service.origin,
-        "environment": settings.environment,
+        "environment": service.home.facts.environment,
         "keys": keys,
         "anchor_mode": settings.anchor_mode.value,
         "promise_s": settings.promise_s,

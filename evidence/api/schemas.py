@@ -117,14 +117,78 @@ _PROMISE = {
     "promise": open_object({"checkpoint": TEXT, "inclusion_proof": array(NODE_HASH), "on_chain_by": TIME}),
 }
 
+_SUMMARY = {
+    "evidence_id": EVIDENCE_ID,
+    "leaf_index": COUNT,
+    "package_hash": HASH,
+    "template": TEXT,
+    "subject": TEXT,
+    "submitter": TEXT,
+    "created_at": TIME,
+    "occurred_at": nullable(TIME),
+    "state": ref("State"),
+}
+
+_ON_CHAIN = open_object(
+    {
+        "chain": TEXT,
+        "state": ref("State"),
+        "tx_id": nullable(TEXT),
+        "height": nullable(COUNT),
+        "block_time": nullable(TIME),
+        "receipt": nullable({"type": "object"}),
+    }
+)
+
+_ORIGINAL = open_object({"name": nullable(TEXT), "field": TEXT, "media_type": TEXT, "digest": nullable(TEXT), "held": FLAG})
+
 _ITEM = open_object(
-    {"evidence_id": EVIDENCE_ID, "leaf_index": COUNT, "state": ref("State")},
-    {"originals": array(open_object({"name": TEXT, "digest": TEXT, "held": FLAG}))},
+    {
+        **_SUMMARY,
+        "commitment": {"type": "string", "enum": ["plaintext", "hash", "merkle"]},
+        "evidence": {**TEXT, "description": "E: canonical bytes as text"},
+        "on_chain_by": TIME,
+        "overdue": FLAG,
+        "validated_by": {"type": "string", "enum": ["platform", "submitter"]},
+        "signed_by": nullable(TEXT),
+        "part": nullable(COUNT),
+        "link": nullable({"type": "object"}),
+        "stages": array(open_object({"name": TEXT, "sha256": HASH, "sm3": HASH})),
+        "originals": array(_ORIGINAL),
+        "contents": nullable({"type": "object", "description": "in clear, masked, or null, as the role shows them"}),
+        "chains": array(_ON_CHAIN),
+    }
 )
 
 _BATCH_RESULT = open_object(
     {"index": COUNT, "status": {"type": "integer", "minimum": 200, "maximum": 599}},
     {**_PROMISE, "secret": TEXT, "problem": ref("Problem")},
+)
+
+_TRANSACTION = open_object(
+    {
+        "link_code": TEXT,
+        "subject": TEXT,
+        "template": nullable(TEXT),
+        "parts": array(open_object({"part": COUNT, **_SUMMARY, "stages": array(TEXT), "closes": FLAG})),
+        "stages": open_object({"present": array(TEXT), "missing": array(TEXT), "repeated": array(TEXT)}),
+        "head": nullable(HASH),
+        "closed": FLAG,
+        "as_of": open_object({"tree_size": COUNT}),
+    }
+)
+
+_NODE_ANSWER = open_object(
+    {
+        "chain": TEXT,
+        "node": COUNT,
+        "tx_id": nullable(TEXT),
+        "state": {"type": "string", "enum": ["present", "absent", "unavailable", "not-offered"]},
+    }
+)
+
+_NODES = open_object(
+    {"evidence_id": EVIDENCE_ID, "nodes": array(_NODE_ANSWER), "agree": FLAG, "differing": array({"type": "object"})}
 )
 
 _MOMENT: Schema = {"type": "string", "maxLength": 40, "description": "RFC 3339 with zone, or a date (that day in Beijing)"}
@@ -136,7 +200,7 @@ _SEARCH = closed_object(
         "link_code": TEXT,
         "template": TEXT,
         "subject": TEXT,
-        "fields": {"type": "object", "description": "field → exact value, for fields marked search: exact"},
+        "field": {"type": "object", "description": "field → exact value, for fields marked search: exact"},
         "axis": {"type": "string", "enum": ["occurred", "preserved", "final"]},
         "from": _MOMENT,
         "to": _MOMENT,
@@ -148,12 +212,13 @@ _SEARCH = closed_object(
 
 _PAGE = open_object(
     {
-        "items": array({"type": "object"}),
+        "items": array(ref("Summary")),
         "next_cursor": nullable(TEXT),
         "as_of": open_object({"tree_size": COUNT}),
         "total": nullable(COUNT),
         "complete": {"type": "string", "enum": ["stated", "proven"]},
-    }
+    },
+    {"transactions": array(ref("Transaction"))},
 )
 
 _ACCESS = open_object(
@@ -214,6 +279,18 @@ COMPONENTS: dict[str, Schema] = {
     "Block": {"type": "object"},
     "Blocks": open_object({"items": array({"type": "object"})}),
     "Certificate": {"type": "string", "format": "binary"},
+    "ChainTransaction": open_object(
+        {
+            "chain": TEXT,
+            "node": COUNT,
+            "tx_id": TEXT,
+            "key": TEXT,
+            "height": COUNT,
+            "block": TEXT,
+            "sender": TEXT,
+            "payload": TEXT,
+        }
+    ),
     "Chains": open_object({"items": array({"type": "object"})}),
     "ConsistencyPath": open_object({"from": COUNT, "to": COUNT, "path": array(NODE_HASH)}),
     "InclusionPath": open_object({"leaf_index": COUNT, "tree_size": COUNT, "path": array(NODE_HASH)}),
@@ -221,7 +298,7 @@ COMPONENTS: dict[str, Schema] = {
     "IssuanceRequest": _ISSUANCE_REQUEST,
     "Item": _ITEM,
     "Link": _LINK,
-    "Nodes": {"type": "object"},
+    "Nodes": _NODES,
     "OriginalRef": _ORIGINAL_REF,
     "OriginalStored": {"type": "object"},
     "Page": _PAGE,
@@ -235,6 +312,7 @@ COMPONENTS: dict[str, Schema] = {
     "Signature": _SIGNATURE,
     "State": {"type": "string", "enum": ["promised", "submitted", "final"]},
     "Submission": _SUBMISSION,
+    "Summary": open_object(_SUMMARY),
     "Template": open_object(
         {"format": {"const": "cz-template/1"}, "name": TEXT, "title": TEXT, "stages": array({"type": "object"})}
     ),
@@ -244,7 +322,7 @@ COMPONENTS: dict[str, Schema] = {
     "TemplateSummary": _TEMPLATE_SUMMARY,
     "Templates": open_object({"items": array(ref("TemplateSummary"))}),
     "Text": TEXT,
-    "Transaction": {"type": "object"},
+    "Transaction": _TRANSACTION,
     "Verify": {
         "type": "object",
         "properties": {

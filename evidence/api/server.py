@@ -18,8 +18,6 @@ from evidence.settings import Settings
 
 MAX_CONNECTIONS = 4096
 MAX_HEAD_BYTES = 32 << 10
-HEAD_TIMEOUT_S = 10.0
-LINGER_S = 10.0
 KEEP_ALIVE_S = 15
 GRACE_S = 60
 BACKLOG = 1024
@@ -37,6 +35,11 @@ class BoundedProtocol(HttpToolsProtocol):
     request in one piece costs none.
     """
 
+    head_timeout_s = 10.0
+    """From the connection, or a request's first byte, to the end of its head."""
+    linger_s = 10.0
+    """For how long a body that nobody reads any more may go on."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
@@ -50,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
-        self._arm(HEAD_TIMEOUT_S)
+        self._arm(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -66,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
         elif self._in_message and self._in_head and self._deadline is None:
-            self._arm(HEAD_TIMEOUT_S)
+            self._arm(self.head_timeout_s)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -89,7 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """It is answered; if its body is still coming, nobody reads it, and that too has an end."""
         super().on_response_complete()
         if self._in_message and not self.transport.is_closing():
-            self._arm(LINGER_S)
+            self._arm(self.linger_s)
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
@@ -125,8 +128,26 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def make_server(service: Service) -> uvicorn.Server:
-    """The server for `service`, not started yet; `serve(sockets=[…])` runs it until `should_exit`."""
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[str], object]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the service and accept connections."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self._listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
+def make_server(service: Service, *, listening: Callable[[str], object] = lambda _url: None) -> uvicorn.Server:
+    """The server for `service`, not started yet; `serve(sockets=[…])` runs it until `should_exit`.
+
+    `listening` is called once with the address, as soon as requests are answered.
+    """
     config = uvicorn.Config(
         create_app(service),
         http=BoundedProtocol,
@@ -139,7 +160,7 @@ def make_server(service: Service) -> uvicorn.Server:
         timeout_graceful_shutdown=GRACE_S,
         backlog=BACKLOG,
     )
-    return uvicorn.Server(config)
+    return _Server(config, listening)
 
 
 def serve(settings: Settings, *, listening: Callable[[str], object] = lambda _url: None) -> None:
@@ -168,13 +189,6 @@ async def _serve(settings: Settings, listening: Callable[[str], object]) -> None
     found = listen(settings.host, settings.port)
     try:
         service = await open_service(settings, clock=utc_now)
-        server = make_server(service)
-        running = asyncio.ensure_future(server.serve(sockets=[found]))
-        while not server.started and not running.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            host, port = found.getsockname()[:2]
-            listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        await running
+        await make_server(service, listening=listening).serve(sockets=[found])
     finally:
         found.close()

@@ -16,10 +16,11 @@ SANDBOX_BANNER_EN = "SANDBOX · NOT EVIDENCE"
 
 STYLE = """
 :root{--ink:#16202a;--soft:#5b6b7a;--line:#d9e0e6;--paper:#fff;--ground:#f5f7f9;--accent:#0b5394;--warn:#8a1f11;--warnbg:#fdecea}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa7b3;--line:#2d3742;--paper:#161c23;--ground:#0e1318;--accent:#7db7ee;
---warn:#ffb4a8;--warnbg:#3a1712}}
+@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa7b3;--line:#2d3742;--paper:#161c23;--ground:#0e1318;
+--accent:#7db7ee;--warn:#ffb4a8;--warnbg:#3a1712}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.6 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.6 system-ui,"PingFang SC",
+"Microsoft YaHei","Noto Sans CJK SC",sans-serif}
 .banner{background:var(--warnbg);color:var(--warn);text-align:center;padding:.5rem 1rem;font-weight:600}
 header,main,footer{max-width:68rem;margin:0 auto;padding:1rem}
 header{display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:baseline}
@@ -39,8 +40,8 @@ footer,p.soft{color:var(--soft);font-size:.9rem}
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 HEADERS = {
-    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
@@ -59,7 +60,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class ChainRow:
-    """How far one chain is: `anchored` is the size up to which its final anchors reach, `height` that of its head if it answers."""
+    """How far one chain is: final up to the size `anchored`; `height` is its head's, None if it does not answer."""
 
     chain: str
     engine: str
@@ -150,12 +151,14 @@ _WORDS = {
 def page(title: str, body: str, *, language: str, sandbox: bool, path: str) -> str:
     """A whole page around `body`, which is HTML already; `title` and `path` are text."""
     words = _WORDS[language]
-    banner = f'<div class="banner" role="note">{SANDBOX_BANNER if language == "zh" else SANDBOX_BANNER_EN + " · " + SANDBOX_BANNER}</div>'
+    warning = SANDBOX_BANNER if language == "zh" else f"{SANDBOX_BANNER_EN} · {SANDBOX_BANNER}"
+    banner = f'<div class="banner" role="note">{warning}</div>' if sandbox else ""
     other = "en" if language == "zh" else "zh"
     code = "zh-CN" if language == "zh" else "en"
     return (
-        f'<!doctype html><html lang="{code}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{banner if sandbox else ''}"
+        f'<!doctype html><html lang="{code}"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{banner}"
         f'<header><h1>{escape(title)}</h1><a href="/docs">{words["docs"]}</a>'
         f'<a href="{escape(path)}?lang={other}" lang="{"en" if other == "en" else "zh-CN"}">{words["other"]}</a></header>'
         f"<main>{body}</main></body></html>"

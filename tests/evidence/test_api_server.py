@@ -1,0 +1,117 @@
+"""The bounds that the protocol adds, against a bare application on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from evidence.api.server import MAX_HEAD_BYTES, BoundedProtocol, listen
+from evidence.errors import SettingWrong
+
+WAIT_S = 10
+
+
+class Impatient(BoundedProtocol):
+    head_timeout_s = 0.2
+    linger_s = 0.2
+
+
+async def _application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers at once and reads no body."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@contextlib.asynccontextmanager
+async def _server(protocol: type[BoundedProtocol]) -> AsyncIterator[int]:
+    config = uvicorn.Config(_application, http=protocol, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    found = listen("127.0.0.1", 0)
+    running = asyncio.ensure_future(server.serve(sockets=[found]))
+    try:
+        yield found.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def _talk(port: int, data: bytes) -> bytes:
+    """What comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(WAIT_S):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_a_whole_request_is_answered_and_the_connection_kept() -> None:
+    async with _server(BoundedProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(2) == b"ok"
+        writer.close()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET / HTTP/1.1\r\nhost: a\r\n", b"G"], ids=["nothing", "half-head", "one-letter"])
+async def test_a_head_that_does_not_come_ends_the_connection(beginning: bytes) -> None:
+    async with _server(Impatient) as port:
+        assert await _talk(port, beginning) == b""
+
+
+async def test_a_second_request_has_the_same_bound_as_the_first() -> None:
+    async with _server(Impatient) as port:
+        answer = await _talk(port, b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost:")
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_body_that_nobody_reads_ends_the_connection() -> None:
+    async with _server(Impatient) as port:
+        answer = await _talk(port, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc")
+        assert answer.endswith(b"ok")
+
+
+async def test_refuses_an_endless_head() -> None:
+    async with _server(BoundedProtocol) as port:
+        answer = await _talk(port, b"GET / HTTP/1.1\r\nx: " + b"a" * (MAX_HEAD_BYTES + 1))
+        assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_accepts_a_long_head_within_the_bound() -> None:
+    async with _server(Impatient) as port:
+        answer = await _talk(port, b"GET / HTTP/1.1\r\nconnection: close\r\nx: " + b"a" * (MAX_HEAD_BYTES // 2) + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"no http at all\r\n\r\n",
+    ],
+    ids=["negative-length", "two-lengths", "length-and-chunked", "no-http"],
+)
+async def test_refuses_a_head_that_can_be_read_in_two_ways(head: bytes) -> None:
+    async with _server(BoundedProtocol) as port:
+        assert (await _talk(port, head)).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_taken_port_is_named() -> None:
+    first = listen("127.0.0.1", 0)
+    try:
+        with pytest.raises(SettingWrong, match="address cannot be used"):
+            listen("127.0.0.1", first.getsockname()[1])
+    finally:
+        first.close()
