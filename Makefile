@@ -71,27 +71,31 @@ sys.exit("the service was not ready within 60 s")
 endef
 export READY
 
-# One service at a time: the first is the demo's, in the background and stopped whatever happens; the second is the user's.
+# One service at a time: the first is the demo's and ends with it, the second is the user's. All run as jobs of the shell,
+# which waits for them, so that a signal stops them at once; whatever ends the shell, it leaves no job behind.
 run: install  ## start the service, run the demo against it, then serve with the explorer until Ctrl-C
 	@$(BIN)/python -c "$$FREE_PORT" "$$EVIDENCE_PORT"
 	umask 077
 	mkdir -p "$$EVIDENCE_HOME"
 	$(BIN)/evidence init
-	service=
-	stop() { if [ -n "$$service" ]; then kill -TERM "$$service" 2>/dev/null || true; wait "$$service" || true; service=; fi; }
+	jobs=
+	stop() { for job in $$jobs; do kill -TERM "$$job" 2>/dev/null || true; wait "$$job" || true; done; jobs=; }
 	trap stop EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
 	log="$$EVIDENCE_HOME/run.log"
 	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" >"$$log" 2>&1 &
-	service=$$!
-	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$service" || { tail -n 20 "$$log" >&2; exit 1; }
-	EVIDENCE_URL="http://127.0.0.1:$$EVIDENCE_PORT" $(BIN)/evidence demo || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
+	jobs=$$!
+	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$jobs" || { tail -n 20 "$$log" >&2; exit 1; }
+	EVIDENCE_URL="http://127.0.0.1:$$EVIDENCE_PORT" $(BIN)/evidence demo &
+	jobs="$$! $$jobs"
+	wait "$$!" || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
 	stop
-	trap - EXIT TERM HUP
-	trap : INT
+	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" &
+	jobs=$$!
 	echo "the service and its explorer: http://127.0.0.1:$$EVIDENCE_PORT (Ctrl-C stops it)"
-	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" || [ $$? = 130 ]
+	trap 'exit 0' INT TERM HUP
+	wait "$$jobs"
 
 # --- checking --------------------------------------------------------------------------------------------------------
 
