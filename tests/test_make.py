@@ -30,7 +30,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=_like_a_terminal,
+            preexec_fn=_like_a_terminal,  # noqa: PLW1509 - two system calls between fork and exec take no lock
         )
 
     def wait_for(self, text: str) -> None:
@@ -73,7 +73,8 @@ def test_run_shows_the_demo_and_serves_until_interrupted(home: Path) -> None:
     for _ in range(2):  # the second run finds the first one's keys and data
         run = Run(home, port)
         run.wait_for(SERVES)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, transport=httpx.HTTPTransport(retries=5)) as client:
+        transport = httpx.HTTPTransport(retries=5)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, transport=transport) as client:
             assert client.get("/healthz").status_code == httpx.codes.OK
             assert "text/html" in client.get("/").headers["content-type"]
         printed = run.interrupt()
