@@ -8,15 +8,16 @@ short of exactly what is needed is refused. Trees kept in tiles are in `models.t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from models.digest import DIGEST_BYTES, Algorithm, Hasher
+from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed, VerificationError
 from models.nodes import (
     CHUNK,
     EMPTY_ROOT,
     MAX_SIZE,
     NODE_CONTEXT,
+    Copy,
     check_hashes,
     check_index,
     check_sizes,
@@ -48,17 +49,12 @@ __all__ = [
 ]
 
 
-def _parents(level: Sequence[bytes], copy: Callable[[], Hasher]) -> list[bytes]:
+def _parents(level: Sequence[bytes], copy: Copy) -> list[bytes]:
     """The level above: each two hashed, an odd last one carried up as it is (which is the RFC's split)."""
     pairs = iter(level)
-    above: list[bytes] = []
-    append = above.append
-    for left, right in zip(pairs, pairs, strict=False):
-        state = copy()
-        state.update(left + right)
-        append(state.digest())
+    above = [state.digest() for left, right in zip(pairs, pairs, strict=False) if (state := copy()).update(left + right) is None]
     if len(level) & 1:
-        append(level[-1])
+        above.append(level[-1])
     return above
 
 
@@ -88,7 +84,7 @@ def inclusion_path(leaf_hashes: Sequence[bytes], index: int, *, algorithm: Algor
     return _siblings(leaf_hashes, index, NODE_CONTEXT[algorithm].copy)
 
 
-def _siblings(level: Sequence[bytes], index: int, copy: Callable[[], Hasher]) -> list[bytes]:
+def _siblings(level: Sequence[bytes], index: int, copy: Copy) -> list[bytes]:
     path: list[bytes] = []
     while len(level) > 1:
         sibling = index ^ 1

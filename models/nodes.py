@@ -7,8 +7,8 @@ node of its level, changes with n). So a tree keeps complete nodes and works the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from models.digest import DIGEST_BYTES, Algorithm, Hasher, digest, hasher
 from models.errors import Malformed
@@ -19,6 +19,9 @@ _LEAF = b"\x00"
 _NODE = b"\x01"
 _FLAT = b"\x02"
 CHUNK = 8192
+
+Copy = Callable[[], Any]
+"""What gives a fresh copy of a context. Any, since the loops below ask `update` for the None it always gives."""
 
 LEAF_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _LEAF) for algorithm in Algorithm}
 NODE_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _NODE) for algorithm in Algorithm}
@@ -38,14 +41,9 @@ def leaf_hash(data: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
 
 def leaf_hashes(datas: Iterable[bytes], *, algorithm: Algorithm = Algorithm.SM3) -> list[bytes]:
     """The leaf hash of each of `datas`, in order."""
-    copy = LEAF_CONTEXT[algorithm].copy
-    hashes: list[bytes] = []
-    append = hashes.append
-    for data in datas:
-        state = copy()
-        state.update(data)
-        append(state.digest())
-    return hashes
+    copy: Copy = LEAF_CONTEXT[algorithm].copy
+    # `update` gives None, always: this is the one way to three calls a leaf without a fourth to append.
+    return [state.digest() for data in datas if (state := copy()).update(data) is None]
 
 
 def node_hash(left: bytes, right: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
@@ -163,7 +161,7 @@ def consistency_from(node: Nodes, edge: Sequence[bytes], old_size: int, new_size
 
 def grow(levels: list[bytearray], algorithm: Algorithm, *, height: int = 64) -> None:
     """Complete the upper levels after hashes were added to the lowest: each two nodes give one above."""
-    copy = NODE_CONTEXT[algorithm].copy
+    copy: Copy = NODE_CONTEXT[algorithm].copy
     level = 0
     while level < height and len(levels[level]) >= 2 * DIGEST_BYTES:
         if level + 1 == len(levels):
@@ -172,11 +170,8 @@ def grow(levels: list[bytearray], algorithm: Algorithm, *, height: int = 64) -> 
         done, end = 2 * len(above), len(below) - len(below) % (2 * DIGEST_BYTES)
         for start in range(done, end, CHUNK * 2 * DIGEST_BYTES):
             chunk = bytes(below[start : min(end, start + CHUNK * 2 * DIGEST_BYTES)])
-            hashes: list[bytes] = []
-            append = hashes.append
-            for position in range(0, len(chunk), 2 * DIGEST_BYTES):
-                state = copy()
-                state.update(chunk[position : position + 2 * DIGEST_BYTES])
-                append(state.digest())
-            above += b"".join(hashes)
+            places = range(0, len(chunk), 2 * DIGEST_BYTES)
+            above += b"".join(
+                [state.digest() for at in places if (state := copy()).update(chunk[at : at + 2 * DIGEST_BYTES]) is None]
+            )
         level += 1
