@@ -60,7 +60,7 @@ def _export(args: argparse.Namespace, console: Console) -> Exit:
     from evidence.cli.local import opened
 
     with opened(console) as home:
-        data = asyncio.run(_roots(home))
+        data = asyncio.run(roots_of(home))
     write(console, args.output, data)
     if args.output != "-":
         text = fingerprint_of(data)
@@ -71,7 +71,7 @@ def _export(args: argparse.Namespace, console: Console) -> Exit:
     return Exit.DONE
 
 
-async def _roots(home: Home) -> bytes:
+async def roots_of(home: Home) -> bytes:
     """The trust file of a home: its log's keys, and what a node of each chain says of its validators."""
     from evidence.anchors import first_of
     from evidence.errors import Unready
