@@ -29,6 +29,7 @@ from models.trust import ChainTrust, Epoch, LogKey, LogTrust, Validator, Window
 HOME_FILE = "home.json"
 LOCK_FILE = "lock"
 KEY_YEARS = timedelta(days=730)
+CLOCK_MARGIN = timedelta(hours=2)
 _KEYS = ("log", "twin", "node")
 
 
@@ -128,7 +129,8 @@ def make_home(settings: Settings, store: Store, *, clock: Callable[[], datetime]
     keys.create_find_key()
     if is_new:
         now = clock()
-        window = Window(now, now + KEY_YEARS)
+        # A little earlier than now: a clock that is set right soon after must not find the keys not yet valid.
+        window = Window(now - CLOCK_MARGIN, now + KEY_YEARS)
         subject = (settings.subject_id, settings.subject_name)
         facts = HomeFacts(now, settings.environment.value, settings.origin, subject, dict.fromkeys(_KEYS, window))
         write_once(path, facts.to_bytes(), randomness=randomness)

@@ -1,0 +1,233 @@
+"""The log's laws, on both databases: what is acknowledged stands, once, under signed heads that never fork."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clock import ManualClock
+from evidence import store as rows
+from evidence.bootstrap import open_service
+from evidence.errors import Conflict, HomeRefused, Stale, Unready
+from evidence.preservation import Preserved
+from evidence.settings import Settings
+from homes import business, file_submission, preserve, preserved, serving, settings_of
+from models.checkpoint import Note, verify_cosignature
+from models.digest import Algorithm, pair
+from models.errors import VerificationError
+from models.evidence import Evidence
+from models.merkle import leaf_hash, leaf_hashes, root, verify_consistency, verify_inclusion
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    yield settings_of(tmp_path / "home", url)
+
+
+async def test_acknowledged_item_is_proven_by_the_head_it_came_with(settings: Settings) -> None:
+    async with serving(settings) as service:
+        answer = await preserved(service, file_submission())
+        note = Note.parse(answer.checkpoint)
+        verify_cosignature(note.text, note.lines[0], service.log_keys()[Algorithm.SM3])
+        evidence = Evidence.parse(answer.evidence)
+        assert note.checkpoint().size == answer.tree_size
+        verify_inclusion(leaf_hash(evidence.entry), answer.leaf_index, answer.tree_size, list(answer.inclusion_proof), note.checkpoint().root)
+        with pytest.raises(VerificationError):
+            verify_inclusion(
+                leaf_hash(evidence.entry[::-1]), answer.leaf_index, answer.tree_size, list(answer.inclusion_proof), note.checkpoint().root
+            )
+
+
+async def test_many_at_once_are_each_at_their_own_index_and_every_head_is_one_history(settings: Settings) -> None:
+    async with serving(settings) as service:
+        answers = await asyncio.gather(*(preserved(service, file_submission()) for _ in range(300)))
+        assert sorted(answer.leaf_index for answer in answers) == list(range(300))
+        state = service.log.state
+        with service.store.reading() as connection:
+            entries = rows.read_entries(connection, 0, state.size)
+            notes = [rows.read_checkpoint(connection, at_least=size) for size in range(1, state.size + 1)]
+        for algorithm, signed in ((Algorithm.SM3, state.head.sm3_root), (Algorithm.SHA256, state.head.sha256_root)):
+            leaves = leaf_hashes(entries, algorithm=algorithm)
+            assert root(leaves, algorithm=algorithm) == signed
+            for row in {row.size: row for row in notes if row is not None}.values():
+                note = Note.parse(row.note if algorithm is Algorithm.SM3 else row.twin)
+                assert note.checkpoint().root == root(leaves[: row.size], algorithm=algorithm)
+                path = state.tree(algorithm).consistency_path(row.size)
+                verify_consistency(row.size, state.size, path, note.checkpoint().root, signed, algorithm=algorithm)
+
+
+async def test_tiles_survive_a_restart_and_give_the_same_proofs(settings: Settings) -> None:
+    clock = ManualClock()
+    async with serving(settings, clock) as service:
+        for _ in range(3):
+            await preserve(service, *(file_submission() for _ in range(200)))
+        before = [service.log.state.sm3.inclusion_path(index) for index in (0, 255, 256, 599)]
+        head = service.log.state.head
+    async with serving(settings, clock, make=False) as service:
+        assert [service.log.state.sm3.inclusion_path(index) for index in (0, 255, 256, 599)] == before
+        assert (service.log.state.size, service.log.state.head.sm3_root) == (head.size, head.sm3_root)
+        assert service.log.state.head.epoch == head.epoch + 1
+
+
+async def test_same_submission_again_is_the_same_evidence(settings: Settings) -> None:
+    async with serving(settings) as service:
+        body = file_submission()
+        first, again = await preserved(service, body), await preserved(service, body)
+        assert (first.created, again.created) == (True, False)
+        assert again.evidence == first.evidence
+        assert again.secret == first.secret
+        assert service.log.state.size == 1
+        other = await preserved(service, file_submission(body["client_key"]), caller=business(service, "acct-2"))
+        assert other.created, "a client key belongs to its account"
+
+
+async def test_one_key_sent_many_times_at_once_is_sealed_once(settings: Settings) -> None:
+    async with serving(settings) as service:
+        body = file_submission()
+        answers = await asyncio.gather(*(preserved(service, body) for _ in range(40)))
+        assert len({answer.evidence_id for answer in answers}) == 1
+        assert sum(answer.created for answer in answers) == 1
+        assert service.log.state.size == 1
+
+
+async def test_other_content_under_a_taken_key_is_a_preserved_conflict(settings: Settings) -> None:
+    async with serving(settings) as service:
+        body = file_submission()
+        first = await preserved(service, body)
+        changed = file_submission(body["client_key"], source="另一来源")
+        (conflict,) = await preserve(service, changed)
+        (same,) = await preserve(service, changed)
+        assert isinstance(conflict, Conflict)
+        assert isinstance(same, Conflict)
+        assert conflict.record_id == same.record_id
+        assert conflict.record_id is not None
+        leaf_index = service.query.find(conflict.record_id, business(service))
+        opened = service.contents.open(leaf_index)
+        assert opened.stages is not None
+        assert opened.stages["冲突"]["first_evidence_id"] == first.evidence_id
+        assert service.log.state.size == 2
+
+
+async def test_at_most_eight_conflicts_are_recorded_per_key(settings: Settings) -> None:
+    async with serving(settings) as service:
+        body = file_submission()
+        await preserved(service, body)
+        for number in range(10):
+            (answer,) = await preserve(service, file_submission(body["client_key"], source=f"来源{number}"))
+            assert isinstance(answer, Conflict)
+        assert service.log.state.size == 1 + 8
+
+
+async def test_parts_of_a_link_are_numbered_in_log_order(settings: Settings) -> None:
+    async with serving(settings) as service:
+        answers = await asyncio.gather(*(preserved(service, file_submission(link={"code": "tx-1"})) for _ in range(20)))
+        ordered = sorted(answers, key=lambda answer: answer.leaf_index)
+        previous = None
+        for number, answer in enumerate(ordered):
+            evidence = Evidence.parse(answer.evidence)
+            assert evidence.link is not None
+            assert (evidence.link.number, evidence.link.previous) == (number, previous)
+            previous = pair(answer.evidence)
+
+
+async def test_stale_or_closed_link_is_refused_and_nothing_is_stored(settings: Settings) -> None:
+    async with serving(settings) as service:
+        first = await preserved(service, file_submission(link={"code": "tx-1"}))
+        head = first.package_hash.hex()
+        await preserved(service, file_submission(link={"code": "tx-1", "follows": head}))
+        (stale,) = await preserve(service, file_submission(link={"code": "tx-1", "follows": head}))
+        await preserved(service, file_submission(link={"code": "tx-1", "closes": True}))
+        (closed,) = await preserve(service, file_submission(link={"code": "tx-1"}))
+        assert isinstance(stale, Stale)
+        assert isinstance(closed, Stale)
+        assert service.log.state.size == 3
+        other = await preserved(service, file_submission(link={"code": "tx-2"}))
+        assert other.leaf_index == 3
+
+
+async def test_one_bad_item_refuses_only_itself(settings: Settings) -> None:
+    async with serving(settings) as service:
+        bad = file_submission()
+        del bad["stages"]["文件"]["file_name"]
+        answers = await preserve(service, file_submission(), bad, file_submission())
+        assert [isinstance(answer, Preserved) for answer in answers] == [True, False, True]
+        assert service.log.state.size == 2
+
+
+async def test_time_never_falls_along_the_log(settings: Settings) -> None:
+    clock = ManualClock()
+    async with serving(settings, clock) as service:
+        first = Evidence.parse((await preserved(service, file_submission())).evidence)
+        clock.advance(-1)
+        second = Evidence.parse((await preserved(service, file_submission())).evidence)
+        assert second.created_at == first.created_at
+        clock.advance(-10)
+        with pytest.raises(Unready, match="clock went back"):
+            await preserve(service, file_submission())
+        clock.advance(60)
+        assert (await preserved(service, file_submission())).leaf_index == 2
+
+
+async def test_second_service_on_one_home_is_refused(settings: Settings) -> None:
+    async with serving(settings):
+        with pytest.raises(HomeRefused, match="another process"):
+            await open_service(settings, clock=ManualClock())
+
+
+async def test_second_sequencer_on_one_postgresql_is_refused(tmp_path: Path, postgres: Any) -> None:
+    first, second = settings_of(tmp_path / "a", postgres.url), settings_of(tmp_path / "b", postgres.url)
+    async with serving(first):
+        with pytest.raises(HomeRefused, match="sequencer"):
+            async with serving(second):
+                pass
+
+
+async def test_writer_that_was_fenced_off_signs_nothing(settings: Settings) -> None:
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+        with service.store.writing() as connection:
+            head = rows.read_head(connection)
+            assert head is not None
+            taken = rows.HeadRow(**{**{name: getattr(head, name) for name in rows.HeadRow.__slots__}, "epoch": head.epoch + 1})
+            assert rows.move_head(connection, head, taken)
+        with pytest.raises(HomeRefused):
+            await preserve(service, file_submission())
+        with service.store.reading() as connection:
+            found = rows.read_head(connection)
+        assert found is not None
+        assert found.size == 1
+
+
+async def test_bit_that_falls_between_write_and_signing_stops_the_commit(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+        with sqlite3.connect(settings.home / "evidence.db") as raw:
+            raw.execute(
+                "CREATE TRIGGER flip AFTER INSERT ON evidence BEGIN"
+                " UPDATE evidence SET data = CAST(data || ' ' AS BLOB) WHERE leaf_index = NEW.leaf_index; END"
+            )
+        with pytest.raises(VerificationError, match="other bytes"):
+            await preserve(service, file_submission())
+        assert service.log.state.size == 1
+        with sqlite3.connect(settings.home / "evidence.db") as raw:
+            raw.execute("DROP TRIGGER flip")
+        assert (await preserved(service, file_submission())).leaf_index == 1
+
+
+async def test_damaged_entry_is_found_when_the_log_opens(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+    with sqlite3.connect(settings.home / "evidence.db") as raw:
+        raw.execute("UPDATE evidence SET entry = zeroblob(64)")
+    raw.close()
+    with pytest.raises(HomeRefused, match="do not give the signed"):
+        async with serving(settings, make=False):
+            pass
