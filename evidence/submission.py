@@ -80,7 +80,7 @@ class Submission:
         for name in sorted(unknown)[:MAX_UNKNOWN_NAMED]:
             reader.add(f"/{_escape(name)}", name[:64], f"no such member; known are {', '.join(sorted(_MEMBERS))}", body[name])
         if len(unknown) > MAX_UNKNOWN_NAMED:
-            reader.add("", "", "no unknown members", body, got=f"{len(unknown)} of them, the first {MAX_UNKNOWN_NAMED} named above")
+            reader.add("", "", "no unknown members", body, got=f"{len(unknown)} of them, the first named above")
         submission = cls(
             template=reader.text(body, "template", "a template's name and version, for example file@1"),
             client_key=reader.name(body, "client_key"),
