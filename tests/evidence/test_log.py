@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import business, file_submission, preserve, preserved, serving, settings_of
 
 from clock import ManualClock
 from evidence import store as rows
@@ -16,7 +16,6 @@ from evidence.bootstrap import open_service
 from evidence.errors import Conflict, HomeRefused, Stale, Unready
 from evidence.preservation import Preserved
 from evidence.settings import Settings
-from homes import business, file_submission, preserve, preserved, serving, settings_of
 from models.checkpoint import Note, verify_cosignature
 from models.digest import Algorithm, pair
 from models.errors import VerificationError
@@ -25,9 +24,9 @@ from models.merkle import leaf_hash, leaf_hashes, root, verify_consistency, veri
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     url = None if request.param == "sqlite" else request.getfixturevalue("postgres").url
-    yield settings_of(tmp_path / "home", url)
+    return settings_of(tmp_path / "home", url)
 
 
 async def test_acknowledged_item_is_proven_by_the_head_it_came_with(settings: Settings) -> None:
@@ -37,10 +36,16 @@ async def test_acknowledged_item_is_proven_by_the_head_it_came_with(settings: Se
         verify_cosignature(note.text, note.lines[0], service.log_keys()[Algorithm.SM3])
         evidence = Evidence.parse(answer.evidence)
         assert note.checkpoint().size == answer.tree_size
-        verify_inclusion(leaf_hash(evidence.entry), answer.leaf_index, answer.tree_size, list(answer.inclusion_proof), note.checkpoint().root)
+        verify_inclusion(
+            leaf_hash(evidence.entry), answer.leaf_index, answer.tree_size, list(answer.inclusion_proof), note.checkpoint().root
+        )
         with pytest.raises(VerificationError):
             verify_inclusion(
-                leaf_hash(evidence.entry[::-1]), answer.leaf_index, answer.tree_size, list(answer.inclusion_proof), note.checkpoint().root
+                leaf_hash(evidence.entry[::-1]),
+                answer.leaf_index,
+                answer.tree_size,
+                list(answer.inclusion_proof),
+                note.checkpoint().root,
             )
 
 
