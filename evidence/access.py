@@ -18,13 +18,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, LargeBinary, String, Table, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Engine, LargeBinary, String, Table, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evidence.errors import Conflict, Forbidden, NotFound, Unauthorised
 from evidence.store import storage_error
 from evidence.tables import COUNTER, METADATA
 from models.canonical import b64u, format_time
+from models.certificate import Certificate
+from models.checkpoint import STATEMENT_TYPE, VerifierKey
 from models.digest import sm3
 from models.errors import Malformed
 from models.evidence import check_name
@@ -58,6 +60,29 @@ _token = Table(
     Column("created_ms", COUNTER, nullable=False),
     Column("expires_ms", COUNTER, nullable=True),
     Column("revoked_ms", COUNTER, nullable=True),
+)
+
+# A submitter who signs: the key (named as the account) or certificate under which it does.
+_key = Table(
+    "submitter_key",
+    METADATA,
+    Column("number", COUNTER, primary_key=True, autoincrement=True),
+    Column("account", String(128), nullable=False, index=True),
+    Column("key_id", LargeBinary(4), nullable=False),
+    Column("public_key", LargeBinary(65), nullable=False, unique=True),
+    Column("vkey", String(512), nullable=False),
+    Column("registered_ms", COUNTER, nullable=False),
+)
+
+# Every certificate anyone may fetch; account null for those of nodes and authorities.
+_certificate = Table(
+    "certificate",
+    METADATA,
+    Column("number", COUNTER, primary_key=True, autoincrement=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("account", String(128), nullable=True, index=True),
+    Column("der", LargeBinary, nullable=False),
+    Column("registered_ms", COUNTER, nullable=False),
 )
 
 
@@ -196,7 +221,7 @@ class Access:
             "subject_name": subject[1] if subject else "",
             "created_ms": _milliseconds(now),
         }
-        with self._writing() as connection:
+        with self.writing() as connection:
             try:
                 connection.execute(insert(_account), row)
             except IntegrityError as error:
@@ -228,7 +253,7 @@ class Access:
             .join(_account, _account.c.account == _token.c.account)
             .where(_token.c.digest == digest)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(query).one_or_none()
         if row is None or row.revoked_ms is not None:
             self._known.pop(digest, None)
@@ -246,7 +271,7 @@ class Access:
     def list(self) -> tuple[AccountRow, ...]:
         """All accounts in the order of their making, with the state of their access."""
         now = _milliseconds(self._clock())
-        with self._reading() as connection:
+        with self.reading() as connection:
             accounts = connection.execute(select(_account).order_by(_account.c.number)).all()
             tokens: dict[str, list[Any]] = {}
             for token in connection.execute(select(_token).order_by(_token.c.number)):
@@ -277,7 +302,7 @@ class Access:
 
         Idempotent. Raises: NotFound if there is no such account.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._require(connection, account)
             self._revoke(connection, account)
         self._forget(account)
@@ -290,7 +315,7 @@ class Access:
         """
         now = self._clock()
         token = make_token(self._randomness)
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._require(connection, account)
             newest = select(_token.c.expires_ms).where(_token.c.account == account).order_by(_token.c.number.desc()).limit(1)
             end = _moment(connection.execute(newest).scalar()) if expires_at is None else expires_at
@@ -300,6 +325,77 @@ class Access:
             self._insert_token(connection, account, token, now, end)
         self._forget(account)
         return token
+
+    # --- keys and certificates of submitters ------------------------------------------------------------------
+
+    def register_key(self, account: str, text: str) -> VerifierKey:
+        """The account signs under this verifier key; idempotent.
+
+        Raises: NotFound if there is no such account; Malformed if it is no statement key named as
+            the account; Conflict if the key is registered for another account.
+        Source: formats §11 (a submitter's vkey).
+        """
+        key = VerifierKey.parse(text)
+        if key.type != STATEMENT_TYPE or key.name != account:
+            raise Malformed("verifier key is another than expected: type statement/v1, named as the account")
+        row = {
+            "account": account,
+            "key_id": key.key_id,
+            "public_key": key.public_key,
+            "vkey": str(key),
+            "registered_ms": _milliseconds(self._clock()),
+        }
+        self._register(account, _key, _key.c.public_key == key.public_key, row, "key")
+        return key
+
+    def submitter_keys(self, account: str | None = None) -> tuple[VerifierKey, ...]:
+        """The keys of an account, or of all, in the order of registration; each is named as its account."""
+        query = select(_key.c.vkey).order_by(_key.c.number)
+        with self.reading() as connection:
+            found = connection.execute(query if account is None else query.where(_key.c.account == account)).scalars().all()
+        return tuple(VerifierKey.parse(text) for text in found)
+
+    def register_certificate(self, account: str | None, der_or_pem: bytes) -> Certificate:
+        """The certificate can be fetched by anyone; with an account, statements of it may be signed under it. Idempotent.
+
+        Raises: NotFound if there is no such account; Malformed, Unknown if it is no SM2 certificate;
+            Conflict if it is registered for another account.
+        Source: T/SAC 004—2024 6.4.3-a; formats §2.3.
+        """
+        certificate = Certificate.parse(der_or_pem)
+        row = {
+            "digest": certificate.digest.value,
+            "account": account,
+            "der": certificate.der,
+            "registered_ms": _milliseconds(self._clock()),
+        }
+        self._register(account, _certificate, _certificate.c.digest == certificate.digest.value, row, "certificate")
+        return certificate
+
+    def certificate(self, digest: bytes) -> bytes:
+        """The DER of a registered certificate by its SM3. Raises: NotFound."""
+        with self.reading() as connection:
+            der = connection.execute(select(_certificate.c.der).where(_certificate.c.digest == digest)).scalar()
+        if der is None:
+            raise NotFound(f"certificate is not registered ({digest.hex()[:8]}…)")
+        return bytes(der)
+
+    def certificates(self, account: str | None = None) -> tuple[tuple[str | None, Certificate], ...]:
+        """(account, certificate) of an account, or of all, in the order of registration."""
+        query = select(_certificate.c.account, _certificate.c.der).order_by(_certificate.c.number)
+        with self.reading() as connection:
+            found = connection.execute(query if account is None else query.where(_certificate.c.account == account)).all()
+        return tuple((row.account, Certificate.parse(bytes(row.der))) for row in found)
+
+    def _register(self, account: str | None, table: Table, same: ColumnElement[bool], row: dict[str, Any], what: str) -> None:
+        with self.writing() as connection:
+            if account is not None:
+                self._require(connection, account)
+            known = connection.execute(select(table.c.account).where(same)).one_or_none()
+            if known is None:
+                connection.execute(insert(table), row)
+            elif known.account != account:
+                raise Conflict(f"{what} is registered for another account: expected one that is nobody's yet", record_id=None)
 
     def _roles(self, roles: Iterable[Role]) -> frozenset[Role]:
         try:
@@ -334,12 +430,14 @@ class Access:
             self._known = {digest: known for digest, known in self._known.items() if known.caller.account != account}
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A short transaction that writes. Raises: Unready, StorageFull."""
         with answering(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A short transaction that reads. Raises: Unready."""
         with answering(), self._reader.begin() as connection:
             yield connection
 
