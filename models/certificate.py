@@ -32,6 +32,7 @@ __all__ = [
     "verify_path",
 ]
 
+ANY_PURPOSE = "2.5.29.37.0"
 MAX_PATH = 8
 MAX_SIGNATURES = 64
 MAX_STEPS = 256
@@ -104,15 +105,22 @@ def is_signed_by(child: Certificate | RevocationList, issuer: Certificate) -> bo
     return True
 
 
-def _check_form(path: tuple[Certificate, ...], at: datetime, usage: str) -> None:
+def _check_purpose(leaf: Certificate, usage: str, purpose: str | None) -> None:
+    if leaf.key_usage is not None and usage not in leaf.key_usage:
+        raise VerificationError(f"{_brief(leaf)} is for another usage: expected {usage}")
+    purposes = leaf.purposes or frozenset()
+    if purpose is not None and purpose not in purposes:
+        raise VerificationError(f"{_brief(leaf)} is for another purpose: expected {purpose}")
+    if purpose is None and leaf.is_bound_to_purposes and ANY_PURPOSE not in purposes:
+        raise VerificationError(f"{_brief(leaf)} is bound to other purposes than signing evidence")
+
+
+def _check_form(path: tuple[Certificate, ...], at: datetime) -> None:
     for certificate in path:
         if at < certificate.not_before:
             raise VerificationError(f"{_brief(certificate)} was not yet valid at that time")
         if at > certificate.not_after:
             raise VerificationError(f"{_brief(certificate)} had expired at that time")
-    leaf = path[0]
-    if leaf.key_usage is not None and usage not in leaf.key_usage:
-        raise VerificationError(f"{_brief(leaf)} is for another usage: expected {usage}")
     for below, authority in enumerate(path[1:]):
         if not authority.is_ca or (authority.key_usage is not None and "key_cert_sign" not in authority.key_usage):
             raise VerificationError(f"{_brief(authority)} is no authority: it may not sign certificates")
@@ -158,11 +166,13 @@ def verify_path(
     at: datetime,
     crls: Sequence[RevocationList] = (),
     usage: str = "digital_signature",
+    purpose: str | None = None,
 ) -> tuple[Certificate, ...]:
     """The path from `leaf` to one of `anchors` that held at `at`, leaf first.
 
     An anchor is trusted by being given: its own revocation is for whoever gave it. A certificate
-    revoked after `at` still held then.
+    revoked after `at` still held then. `purpose` is an extended key usage, dotted, that the leaf
+    must name; without one, a leaf bound to certain purposes signs no evidence.
 
     Shapes: at most 8 certificates a path, 64 signatures tried.
     Raises: VerificationError if every path is expired, not yet valid, revoked by then, of wrong
@@ -173,7 +183,8 @@ def verify_path(
     refusal: VerificationError | Undecided | None = None
     for path in search.paths((leaf,)):
         try:
-            _check_form(path, at, usage)
+            _check_form(path, at)
+            _check_purpose(leaf, usage, purpose)
             for certificate, issuer in pairwise(path):
                 _check_revocation(search, certificate, issuer, crls, at)
         except VerificationError as error:

@@ -23,6 +23,7 @@ _SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d0342
 _OLDEST = 0x30000000
 _MAX_DER_BYTES = 72
 _MAX_PEM_BYTES = 16384
+_MAX_PASSWORD_BYTES = 1023
 _USUAL_NAMES = ("libcrypto.so.3", "libcrypto.3.dylib", "libcrypto-3-x64.dll")
 _BIO_CTRL_INFO = 3
 _PASSWORD_CALLBACK = ctypes.CFUNCTYPE(c_int, c_void_p, c_int, c_int, c_void_p)
@@ -135,7 +136,7 @@ class Libcrypto:
 
         # With no callback OpenSSL would ask at the terminal for the password of an encrypted key.
         def answer(buffer: int, size: int, _writing: int, _user: int) -> int:
-            if not secret or len(secret) > size:
+            if not secret or len(secret) > min(size, _MAX_PASSWORD_BYTES):
                 return -1
             ctypes.memmove(buffer, secret, len(secret))
             return len(secret)
@@ -176,10 +177,10 @@ class Libcrypto:
     def to_pem(self, key: Key, *, password: bytes | None = None) -> bytes:
         """The private key as PKCS#8 PEM, encrypted (PBES2, AES-256-CBC) where a password is given.
 
-        Raises: Malformed if the password is empty; SigningUnavailable if the key is public only.
+        Raises: Malformed if the password is empty or too long to be read again; SigningUnavailable if the key is public only.
         """
-        if password is not None and not password:
-            raise Malformed("password is empty: expected at least one byte, or none at all")
+        if password is not None and not 0 < len(password) <= _MAX_PASSWORD_BYTES:
+            raise Malformed(f"password has wrong length: expected 1 to {_MAX_PASSWORD_BYTES} bytes, or none at all")
         library = self._library
         cipher = library.EVP_CIPHER_fetch(None, b"AES-256-CBC", None) if password else None
         bio = library.BIO_new(library.BIO_s_secmem())

@@ -166,8 +166,9 @@ def _key_identifiers(extensions: x509.Extensions) -> tuple[bytes | None, bytes |
 class Certificate:
     """An X.509 v3 certificate of an SM2 key signed with SM2 and SM3.
 
-    `key_usage` is None where the certificate does not restrict it; names are RFC 4514 texts, and
-    compared by their DER. `is_ca` and `path_length` are those of its basic constraints.
+    `key_usage` is None where the certificate does not restrict it, and so is `purposes` (extended
+    key usage, dotted), which `is_bound_to_purposes` if that extension is critical. Names are RFC
+    4514 texts, and compared by their DER. `is_ca` and `path_length` are of its basic constraints.
     """
 
     der: bytes = field(repr=False)
@@ -181,6 +182,8 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     key_usage: frozenset[str] | None
+    purposes: frozenset[str] | None
+    is_bound_to_purposes: bool
     is_ca: bool
     path_length: int | None
     key_identifier: bytes | None = field(repr=False)
@@ -220,6 +223,7 @@ class Certificate:
         if read.not_valid_before_utc > read.not_valid_after_utc:
             raise Malformed("certificate ends before it begins")
         constraints = _extension(read.extensions, x509.BasicConstraints)
+        purposes = _extension(read.extensions, x509.ExtendedKeyUsage)
         own, authority = _key_identifiers(read.extensions)
         return cls(
             der=der,
@@ -233,6 +237,8 @@ class Certificate:
             not_before=read.not_valid_before_utc,
             not_after=read.not_valid_after_utc,
             key_usage=_usages(read.extensions),
+            purposes=frozenset(each.dotted_string for each in purposes) if purposes else None,
+            is_bound_to_purposes=any(each.critical and each.oid == ExtensionOID.EXTENDED_KEY_USAGE for each in read.extensions),
             is_ca=constraints is not None and constraints.ca,
             path_length=constraints.path_length if constraints else None,
             key_identifier=own,

@@ -38,9 +38,13 @@ def test_refuses_encrypted_key_without_its_password_and_never_asks(password: byt
         SM2Signer.from_pem(SM2Signer.generate().to_pem(password=PASSWORD), password=password)
 
 
-def test_refuses_to_encrypt_under_an_empty_password() -> None:
-    with pytest.raises(Malformed, match="empty"):
-        SM2Signer.generate().to_pem(password=b"")
+def test_refuses_to_encrypt_under_a_password_that_could_not_be_given_again() -> None:
+    signer = SM2Signer.generate()
+    longest = b"x" * 1023
+    assert SM2Signer.from_pem(signer.to_pem(password=longest), password=longest).public_key == signer.public_key
+    for password in (b"", longest + b"x"):
+        with pytest.raises(Malformed, match="password"):
+            signer.to_pem(password=password)
 
 
 def test_keys_go_to_and_from_the_openssl_command() -> None:
