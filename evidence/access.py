@@ -20,8 +20,9 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, LargeBinary, String, Table, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from evidence.errors import Conflict, Forbidden, NotFound, Unauthorised
+from evidence.errors import Conflict, Forbidden, NotFound, Unauthorised, Unready
 from evidence.store import storage_error
 from evidence.tables import COUNTER, METADATA
 from models.canonical import b64u, format_time
@@ -449,3 +450,5 @@ def answering() -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise storage_error(error) from error
+    except PoolTimeout as error:
+        raise Unready("the database is busy: no connection became free") from error

@@ -38,12 +38,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
+from evidence.access import answering
 from evidence.content import Randomness, Wrap, content_key
 from evidence.errors import NotFound, Overloaded
 from evidence.keys import FindKey, WrappingKeys
 from evidence.original import Manifest, Opening, Original, read_manifest
 from evidence.steps import Step, StepFunction, no_step
-from evidence.store import storage_error
 from evidence.tables import COUNTER, METADATA
 from evidence.upload import Finished, ObjectFolder, Piece, Upload, gathered, in_thread
 from models.digest import Algorithm, Digest, Pair
@@ -467,16 +467,10 @@ class Archive:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        try:
-            with self._writer.begin() as connection:
-                yield connection
-        except DBAPIError as error:
-            raise storage_error(error) from error
+        with answering(), self._writer.begin() as connection:
+            yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._reader.connect() as connection, connection.begin():
-                yield connection
-        except DBAPIError as error:
-            raise storage_error(error) from error
+        with answering(), self._reader.begin() as connection:
+            yield connection

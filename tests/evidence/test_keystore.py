@@ -1,6 +1,7 @@
 """Laws of the store of item secrets, on SQLite and on PostgreSQL."""
 
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clock import ManualClock
-from evidence.errors import Erased, HomeRefused, NotFound
+from evidence.errors import Erased, HomeRefused, NotFound, StorageFull
 from evidence.keys import HomeKeys
 from evidence.keystore import KeyStore
 from evidence.steps import Step, no_step
@@ -209,4 +210,20 @@ def test_committed_secrets_survive_sudden_death(tmp_path: Path, clock: ManualClo
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     store = KeyStore(url, wrapping=wrapping)
     assert store.get(item(1)) == secret(1)
+    store.close()
+
+
+def test_full_disk_stores_nothing_and_heals(tmp_path: Path, clock: ManualClock) -> None:
+    store = KeyStore(f"sqlite:///{tmp_path}/secrets.db", wrapping=HomeKeys(tmp_path, clock=clock).wrapping)
+    store.put_many([(item(1), secret(1))])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(StorageFull):
+            store.put_many([(item(n), secret(n)) for n in range(2, 5000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.items() == [item(1)]
+    store.put_many([(item(n), secret(n)) for n in range(2, 5000)])
+    assert store.get(item(4999)) == secret(4999)
     store.close()
