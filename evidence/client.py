@@ -206,9 +206,9 @@ class Client:
         """What each node of each chain itself says of the item."""
         return self._run(self._talk.nodes(evidence_id))
 
-    def bundle(self, evidence_id: str, *, disclose: Collection[str] | None = None) -> bytes:
-        """The item's bundle (.cz); `disclose` names the fields shown, None shows all. Raises: NotFinal."""
-        return self._run(self._talk.bundle(evidence_id, disclose))
+    def bundle(self, evidence_id: str, *, disclose: Collection[str] | None = None, kind: str = "item") -> bytes:
+        """The bundle (.cz) of an item, or of its whole `transaction`; `disclose` names the fields shown. Raises: NotFinal."""
+        return self._run(self._talk.bundle(evidence_id, disclose, kind))
 
     def issue(self, request: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
         """出证 as an act (interface §3, POST /v1/issuances); it is itself preserved."""
@@ -372,9 +372,9 @@ class AsyncClient:
         """As `Client.nodes`."""
         return await self._run(self._talk.nodes(evidence_id))
 
-    async def bundle(self, evidence_id: str, *, disclose: Collection[str] | None = None) -> bytes:
+    async def bundle(self, evidence_id: str, *, disclose: Collection[str] | None = None, kind: str = "item") -> bytes:
         """As `Client.bundle`."""
-        return await self._run(self._talk.bundle(evidence_id, disclose))
+        return await self._run(self._talk.bundle(evidence_id, disclose, kind))
 
     async def issue(self, request: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
         """As `Client.issue`."""

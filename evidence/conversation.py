@@ -260,11 +260,13 @@ class Talk:
 
     # --- proofs and contents ----------------------------------------------------------------------------------
 
-    def bundle(self, evidence_id: str, disclose: Collection[str] | None) -> Steps[bytes]:
+    def bundle(self, evidence_id: str, disclose: Collection[str] | None, kind: str) -> Steps[bytes]:
         """The item's bundle."""
-        params: dict[str, str | int | list[str]] = {} if disclose is None else {"disclose": list(disclose) or [""]}
-        call = Call("GET", f"/v1/evidence/{quote(evidence_id)}/bundle", params, limit=MAX_BUNDLE_BYTES, timeout_s=LONG_S)
-        return (yield from self.call(call)).body
+        params = {} if disclose is None else {"disclose": ",".join(disclose)}
+        if kind != "item":
+            params["kind"] = kind
+        path = f"/v1/evidence/{quote(evidence_id, safe='')}/bundle"
+        return (yield from self.call(Call("GET", path, params, limit=MAX_BUNDLE_BYTES, timeout_s=LONG_S))).body
 
     def issue(self, request: Mapping[str, JSONValue]) -> Steps[dict[str, JSONValue]]:
         """出证 as an act; not repeated by itself, because each is one."""

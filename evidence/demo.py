@@ -195,7 +195,7 @@ def _other_value(disclosure: bytes) -> bytes:
 
 
 def _other_receipt(receipt: bytes) -> bytes:
-    """The receipt with another digit in the last long run of hex or base64 of its proof, else in its transaction id."""
+    """The receipt of another transaction, as its first digit says."""
     value = parse(receipt, max_bytes=len(receipt))
     text = value["tx_id"]
     value["tx_id"] = ("0" if text[0] != "0" else "1") + text[1:]

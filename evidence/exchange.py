@@ -58,7 +58,7 @@ class Call:
 
     method: str
     path: str
-    params: Mapping[str, str | int | list[str]] = field(default_factory=dict)
+    params: Mapping[str, str | int] = field(default_factory=dict)
     json: JSONValue = None
     body: Callable[[], Iterable[bytes]] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

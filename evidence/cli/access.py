@@ -40,6 +40,14 @@ def register(verbs: Verbs) -> None:
     rotate.add_argument("name", metavar="NAME")
     _expires(rotate, verbs)
 
+    signs = group.add(
+        "register", LOCAL, _register, "登记账号的签名证书或公钥", "the account may sign under this certificate or key"
+    )
+    signs.add_argument("name", metavar="NAME")
+    chosen = signs.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--certificate", metavar="C.cer")
+    chosen.add_argument("--vkey", metavar="VKEY")
+
 
 def _expires(parser: Parser, verbs: Verbs) -> None:
     parser.add_argument(
@@ -113,4 +121,18 @@ def _rotate(args: argparse.Namespace, console: Console) -> Exit:
     with opened(console) as home:
         token = home.access.rotate(args.name, expires_at=_end(args.expires, home.clock()))
     _show_token(args.name, token, console)
+    return Exit.DONE
+
+
+def _register(args: argparse.Namespace, console: Console) -> Exit:
+    from evidence.cli.collect import MAX_KEY_FILE_BYTES
+    from evidence.cli.files import read
+
+    with opened(console) as home:
+        if args.vkey:
+            signer = home.access.register_key(args.name, args.vkey).key_id.hex()
+        else:
+            data = read(args.certificate, "certificate", limit=MAX_KEY_FILE_BYTES)
+            signer = home.access.register_certificate(args.name, data).digest.value.hex()
+    console.document({"account": args.name, "signer": signer}, f"{args.name} {signer}")
     return Exit.DONE

@@ -29,7 +29,7 @@ TEMPLATE = "file@1"
 STAGE = "文件"
 FIELD = "object"
 _KEY_BYTES = 32
-_MAX_KEY_FILE = 64 << 10
+MAX_KEY_FILE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +150,10 @@ def signer_of(args: argparse.Namespace) -> tuple[Signer, bytes | None]:
     from models.signature import SM2Signer
 
     password = read(args.key_password_file, "password file", limit=4096).rstrip(b"\r\n") if args.key_password_file else None
-    signer = SM2Signer.from_pem(read(args.sign_key, "private key", limit=_MAX_KEY_FILE), password=password)
+    signer = SM2Signer.from_pem(read(args.sign_key, "private key", limit=MAX_KEY_FILE_BYTES), password=password)
     if args.certificate is None:
         return signer, None
-    certificate = Certificate.parse(read(args.certificate, "certificate", limit=_MAX_KEY_FILE))
+    certificate = Certificate.parse(read(args.certificate, "certificate", limit=MAX_KEY_FILE_BYTES))
     if certificate.public_key != signer.public_key:
         raise Usage("certificate belongs to another key than --sign-key")
     return signer, certificate.der

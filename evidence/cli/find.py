@@ -54,7 +54,9 @@ def flat(value: JSONValue, name: str = "") -> list[tuple[str, str]]:
         return [leaf for key, member in value.items() for leaf in flat(member, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list) and value:
         return [leaf for place, member in enumerate(value) for leaf in flat(member, f"{name}[{place}]")]
-    text = {None: "–", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, (dict, list)) else "–"
+    if value is None or isinstance(value, Mapping | list):
+        return [(name, "–")]
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return [(name, text)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from evidence.cli.console import Console
-from evidence.cli.exits import Exit
+from evidence.cli.exits import Exit, Usage
 from evidence.cli.files import read, write
 from evidence.cli.remote import connect
 from evidence.cli.verbs import REMOTE, Verbs
@@ -26,6 +26,12 @@ def register(verbs: Verbs) -> None:
     issue.add_argument("-o", "--output", metavar="X.cz", required=True)
     issue.add_argument("--disclose", metavar="FIELD", nargs="*", action="extend")
     issue.add_argument("--opening", metavar="O")
+    issue.add_argument(
+        "--kind",
+        choices=["item", "transaction"],
+        default="item",
+        help=verbs.say("单项，或其所属事务的全部环节", "the item, or all parts of its transaction"),
+    )
 
 
 def _issue(args: argparse.Namespace, console: Console) -> Exit:
@@ -33,10 +39,12 @@ def _issue(args: argparse.Namespace, console: Console) -> Exit:
     from models.digest import pair
     from models.template import builtin
 
+    if args.opening and args.kind != "item":
+        raise Usage("--opening opens one item: expected --kind item")
     opening = Opening.parse(read(args.opening, "opening", limit=MAX_OPENING_BYTES)) if args.opening else None
     with connect(args, console) as client:
         if opening is None:
-            data = client.bundle(args.id, disclose=args.disclose)
+            data = client.bundle(args.id, disclose=args.disclose, kind=args.kind)
         else:
             data = join(client.bundle(args.id, disclose=[]), opening, builtin(opening.template), args.disclose)
     write(console, args.output, data)
