@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from evidence.checks.case import TREES, Case, Item, ShownAnchor, read
-from evidence.checks.content import check_template
+from evidence.checks.case import TREES, Case, Item, read
+from evidence.checks.content import template_of
 from evidence.checks.judge import Judge
 from evidence.explain_script import Script
 from evidence.verifier import verify
-from models.anchor import Record
-from models.bundle import MANIFEST, encode, manifest_of, unpack
-from models.canonical import JSONValue, b64, b64u, canonical, canonical_text, unb64, unb64u
-from models.checkpoint import COSIGNATURE_TYPE, STATEMENT_TYPE, TlogProof, VerifierKey
+from models.anchor import ChainReceipt, Payload, Record
+from models.bundle import MANIFEST, MAX_JSON_BYTES, encode, manifest_of, numbers, unpack
+from models.canonical import JSONValue, b64, b64u, canonical, canonical_text, parse_canonical, unb64, unb64u
+from models.checkpoint import COSIGNATURE_TYPE, STATEMENT_TYPE, Note, TlogProof, VerifierKey
 from models.commitment import open_field
 from models.digest import Algorithm, unhex
 from models.errors import EvidenceError, Malformed
 from models.report import Report, Verdict
+from models.template import Template
 from models.trust import TrustRoots
 
 _NOT_A_KEY = b""
@@ -49,11 +51,11 @@ def explain(bundle: bytes, trust: bytes, folder: Path) -> Report:
     if report.kind in ("item", "transaction"):
         case = read(unpack(bundle), TrustRoots.parse(trust), Judge())
         _container(script, case)
+        anchors = list(_anchors(case))
         for item in case.items:
-            check_template(case, item)
             _Item(script, case, item).write()
         _history(script, case)
-        for anchor in case.anchors:
+        for anchor in anchors:
             _anchor(script, case, anchor)
     script.title("what the verifier refused or left open; for these no command stands here")
     for step in report.steps:
@@ -61,6 +63,33 @@ def explain(bundle: bytes, trust: bytes, folder: Path) -> Report:
             script.fail(f"check {step.number} {step.name}: {step.verdict.value}: {step.detail}")
     script.finish()
     return report
+
+
+class _Anchor(NamedTuple):
+    """One anchor, read whole."""
+
+    number: int
+    payload: Payload
+    receipt: ChainReceipt
+    notes: dict[Algorithm, Note]
+
+    @property
+    def name(self) -> str:
+        return f"anchors/{self.number}"
+
+
+def _anchors(case: Case) -> Iterator[_Anchor]:
+    """The anchors that can be read; their notes are then shown. The others are refused by the verifier."""
+    for number in numbers(case.files, "anchors"):
+        try:
+            payload = Payload.parse(case.files[f"anchors/{number}/payload.json"])
+            receipt = ChainReceipt.parse(case.files[f"anchors/{number}/receipt.json"])
+            notes = {Algorithm.SM3: Note.parse(payload.checkpoint), Algorithm.SHA256: Note.parse(payload.twin)}
+            for tree, note in notes.items():
+                case.show(tree, note)
+        except EvidenceError:
+            continue
+        yield _Anchor(number, payload, receipt, notes)
 
 
 def _container(script: Script, case: Case) -> None:
@@ -128,21 +157,20 @@ class _Item:
                 script.digest_stands_in(what, tree, f"files/{template}", marks[tree], self.statement)
 
     def _disclosure(self) -> None:
-        item, template = self.item, self.item.template
-        if item.disclosure is None or template is None:
+        name = f"{self.item.name}/disclosure.json"
+        if name not in self.case.files:
             return
-        self.script.title(f"check 5: {item.name}, what is disclosed gives the StageHash of the statement")
-        stages = item.disclosure.get("stages") if isinstance(item.disclosure, dict) else None
-        for number, stage in enumerate(stages if isinstance(stages, list) else []):
-            try:
-                self._stage(number, stage)
-            except (EvidenceError, KeyError, TypeError, StopIteration, AttributeError) as error:
-                self.script.fail(f"stage {number} of the disclosure cannot be computed ({type(error).__name__})")
+        self.script.title(f"check 5: {self.item.name}, what is disclosed gives the StageHash of the statement")
+        try:
+            template = template_of(self.case, self.item)
+            stages = parse_canonical(self.case.files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")["stages"]
+            for number, stage in enumerate(stages):
+                self._stage(number, stage, template)
+        except (EvidenceError, KeyError, TypeError, StopIteration, AttributeError) as error:
+            self.script.fail(f"disclosure has a form that no command is written for ({type(error).__name__})")
 
-    def _stage(self, number: int, stage: dict[str, JSONValue]) -> None:
-        script, template = self.script, self.item.template
-        if template is None:
-            return
+    def _stage(self, number: int, stage: dict[str, JSONValue], template: Template) -> None:
+        script = self.script
         folder, known = f"{self.folder}/stage/{number}", template.stage(stage["name"])
         leaves: dict[int, str] = {}
         flat = ["c/02"]
@@ -267,10 +295,8 @@ def _history(script: Script, case: Case) -> None:
         script.holds(f"the note states the root of size {new}", f"{folder}/note", f'"$(openssl base64 -A -in {second})"')
 
 
-def _anchor(script: Script, case: Case, anchor: ShownAnchor) -> None:
+def _anchor(script: Script, case: Case, anchor: _Anchor) -> None:
     payload, receipt = anchor.payload, anchor.receipt
-    if payload is None or receipt is None:
-        return
     file = f"files/{anchor.name}/payload.json"
     folder = f"anchor/{anchor.number}"
     script.title(f"check 14: {anchor.name}, the payload on chain {payload.chain}")
@@ -315,11 +341,11 @@ def _record(script: Script, item: Item, record: Record, file: str, folder: str) 
         script.holds("it holds the StageHash of the statement", text, _quoted(stage))
 
 
-def _embedded(script: Script, case: Case, anchor: ShownAnchor, folder: str) -> None:
+def _embedded(script: Script, case: Case, anchor: _Anchor, folder: str) -> None:
     """Check 15 for the embedded ledger (formats §4.6): transaction, its place in the block, the seals."""
     receipt, payload = anchor.receipt, anchor.payload
-    chain = None if receipt is None else case.trust.chain(receipt.chain)
-    if receipt is None or payload is None or chain is None:
+    chain = case.trust.chain(receipt.chain)
+    if chain is None:
         return
     script.title(f"check 15: {anchor.name}, the receipt of chain {chain.id}")
     try:
@@ -361,10 +387,9 @@ def _embedded(script: Script, case: Case, anchor: ShownAnchor, folder: str) -> N
     _seals(script, case, anchor, seals, block)
 
 
-def _seals(script: Script, case: Case, anchor: ShownAnchor, seals: dict[str, bytes], block: str) -> None:
-    receipt = anchor.receipt
-    chain = None if receipt is None else case.trust.chain(receipt.chain)
-    epoch = None if chain is None or receipt is None else chain.epoch(receipt.height)
+def _seals(script: Script, case: Case, anchor: _Anchor, seals: dict[str, bytes], block: str) -> None:
+    chain = case.trust.chain(anchor.receipt.chain)
+    epoch = None if chain is None else chain.epoch(anchor.receipt.height)
     if epoch is None:
         script.fail("trust file has no epoch for the block")
         return

@@ -181,6 +181,12 @@ def check_content(
     subject = (said.subject_id, said.subject_name)
     rebuilt = statement_of(submission, found, secret=opened, log=said.log, submitter=said.submitter, subject=subject)
     if rebuilt.data != said.data:
+        if promise.secret is None and not promise.created:
+            # The item stood already, and the service gives back no secret of what was signed: ours may be a later one.
+            raise Undecided(
+                "promise cannot be compared with what was sent: the item stands under the secret that was sent first",
+                hint="send the secret of the first promise again",
+            )
         raise VerificationError("promise is about other content than was sent: the rebuilt statement differs")
 
 

@@ -61,14 +61,13 @@ def _run(bundle: Bundle, trust: TrustRoots, judge: Judge, originals: Sequence[Or
     read_tombstones(case)
     for item in case.items:
         judge.passed(3, f"{item.evidence.evidence_id}")
-        content.check_template(case, item)
-        content.check_disclosure(case, item)
-        log.check_inclusion(case, item)
-    content.check_originals(case, originals)
+    content.check_contents(case, originals)
     links.check_links(case)
+    anchors.check_anchors(case)
+    for item in case.items:
+        log.check_inclusion(case, item)
     log.check_history(case)
     log.check_lines(case)
-    anchors.check_anchors(case)
     anchors.check_records(case)
     anchors.check_count(case)
     log.check_windows(case)

@@ -38,23 +38,27 @@ _NAME = re.compile(r"[a-z0-9/._-]{1,128}", re.ASCII)
 
 
 class _Rule(NamedTuple):
+    """A form of name, the most bytes of one such file and of all of them, and the kinds of bundle it may stand in."""
+
     pattern: re.Pattern[str]
     limit: int
+    total: int
     kinds: tuple[str, ...]
 
 
-def _rule(pattern: str, limit: int, *kinds: str) -> _Rule:
-    return _Rule(re.compile(pattern, re.ASCII), limit, kinds or KINDS)
+def _rule(pattern: str, limit: int, *kinds: str, total: int = MAX_BUNDLE_BYTES) -> _Rule:
+    return _Rule(re.compile(pattern, re.ASCII), limit, total, kinds or KINDS)
 
 
 _N = r"(?:0|[1-9][0-9]{0,3})"
 _SIZE = r"(?:0|[1-9][0-9]{0,15})"
 _PROOF = 128 << 10
 _NAMES = (
-    _rule(rf"evidence/{_N}/(?:evidence|disclosure)\.json", MAX_JSON_BYTES),
+    _rule(rf"evidence/{_N}/evidence\.json", 1 << 20, total=6 << 20),
+    _rule(rf"evidence/{_N}/disclosure\.json", MAX_JSON_BYTES),
     _rule(rf"evidence/{_N}/template\.json", 256 << 10),
-    _rule(rf"evidence/{_N}/(?:sm3|sha256)\.tlog-proof", _PROOF),
-    _rule(rf"log/(?:sm3|sha256)/{_SIZE}-{_SIZE}\.consistency", _PROOF),
+    _rule(rf"evidence/{_N}/(?:sm3|sha256)\.tlog-proof", _PROOF, total=8 << 20),
+    _rule(rf"log/(?:sm3|sha256)/{_SIZE}-{_SIZE}\.consistency", _PROOF, total=8 << 20),
     _rule(rf"anchors/{_N}/(?:payload|receipt)\.json", MAX_JSON_BYTES),
     _rule(rf"(?:blocks|erasure)/{_N}\.json", MAX_JSON_BYTES),
     _rule(rf"time/{_N}\.tsr", 64 << 10),
@@ -102,7 +106,7 @@ def numbers(files: Mapping[str, bytes], folder: str) -> range:
     return range(len(found))
 
 
-def _check_name(name: str, size: int, kind: str) -> None:
+def _check_name(name: str, size: int, kind: str, totals: dict[_Rule, int]) -> None:
     parts = name.split("/")
     if not _NAME.fullmatch(name) or any(part in ("", ".", "..") for part in parts):
         raise Malformed("name in the bundle has wrong form: expected a-z 0-9 / . _ - without empty parts")
@@ -111,6 +115,9 @@ def _check_name(name: str, size: int, kind: str) -> None:
         raise Malformed(f"name in the bundle is unknown: {name} has no place in a bundle of kind {kind}")
     if size > rule.limit:
         raise Malformed(f"file in the bundle is too long: expected at most {rule.limit} bytes, got {size} ({name})")
+    totals[rule] = totals.get(rule, 0) + size
+    if totals[rule] > rule.total:
+        raise Malformed(f"files of one kind in the bundle are too long: expected at most {rule.total} bytes ({name})")
     if size == 0 and kind == "answer":
         raise Malformed(f"file in the bundle is empty ({name})")
 
@@ -219,11 +226,12 @@ def unpack(data: bytes) -> Bundle:
     if not isinstance(listed, list) or len(listed) != len(views):
         raise Malformed("manifest does not list the files of the bundle, each once and in order")
     total_values = total_bytes = 0
+    totals: dict[_Rule, int] = {}
     for entry, (name, view) in zip(listed, views.items(), strict=True):
         stated, sha256_hex, size, sm3_hex = members(entry, "name sha256 size sm3", "file of the manifest")
         if stated != name or isinstance(size, bool) or size != len(view):
             raise Malformed(f"manifest does not agree with the file at its place ({name})")
-        _check_name(name, len(view), kind)
+        _check_name(name, len(view), kind, totals)
         if not _BULK.fullmatch(name):
             total_bytes += len(view)
             total_values += _check_work(name, view) if name.endswith(".json") else 0

@@ -231,6 +231,8 @@ class Note:
         lines = tuple(SignatureLine.parse(line) for line in text[gap + 2 :].splitlines(keepends=True))
         if not lines:
             raise Malformed("note has no signature line")
+        if len({line.text for line in lines}) != len(lines):
+            raise Malformed("note has a signature line twice")
         return cls(text[: gap + 1], lines, text)
 
 

@@ -6,6 +6,7 @@ the process for a request: whatever was raised becomes a problem here and nowher
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -23,7 +24,7 @@ from evidence.api.intake import BatchIntake, Intake
 from evidence.api.metrics import Latency
 from evidence.api.openapi import describe
 from evidence.api.problems import Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
-from evidence.api.requests import header, request_id_of
+from evidence.api.requests import LongBodies, header, request_id_of
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from evidence.logging import bind_request_id
@@ -32,6 +33,8 @@ from models.errors import EvidenceError, Malformed, Problem
 _log = logging.getLogger("evidence.api")
 
 _UNROUTED = "(none)"
+VERIFIERS = 1
+"""Verifying is bounded work on one core; a second bundle waits, so that intake keeps its share."""
 
 HOT_METHODS = {Intake.route: "GET, POST", BatchIntake.route: "POST"}
 """The framework does not know that POST is served at the door."""
@@ -73,6 +76,7 @@ class Door:
         self._service = service
         self._randomness = randomness
         self._latency = Latency()
+        self._long_bodies = LongBodies()
         self._hot: dict[str, Intake | BatchIntake] = {hot.route: hot for hot in (Intake(service), BatchIntake(service))}
         self.framework = _framework(service, self._latency)
 
@@ -101,7 +105,7 @@ class Door:
             # What GET says without its body; the server leaves that out because its own scope still says HEAD.
             scope = {**scope, "method": "GET", "is_head": True}
         request_id = request_id_of(scope, self._randomness)
-        scope["request_id"] = request_id
+        scope["request_id"], scope["long_bodies"] = request_id, self._long_bodies
         answer = _Answer(send, request_id)
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
         with bind_request_id(request_id):
@@ -134,6 +138,7 @@ def _framework(service: Service, latency: Latency) -> FastAPI:
     app = FastAPI(title="存证 evidence", version="1", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.service = service
     app.state.latency = latency
+    app.state.verifying = asyncio.Semaphore(VERIFIERS)
     for routes in (routes_items, routes_issuances, routes_originals, routes_log, routes_public, routes_chains, routes_pages):
         app.include_router(routes.router)
     app.add_exception_handler(EvidenceError, _on_evidence_error)

@@ -59,6 +59,10 @@ class BodyLate(service.ServiceError):
     """The body did not arrive in time, or ended before its declared length (408)."""
 
 
+class HeadTooLarge(service.ServiceError):
+    """Address and headers together are longer than the service reads (431)."""
+
+
 class Busy(service.Overloaded):
     """This caller has too many requests under way (429)."""
 
@@ -130,6 +134,7 @@ TABLE: dict[type[EvidenceError], Kind] = {
     NotAcceptable: Kind(406, "not-acceptable", Retry.FIX, "无法提供所要求的格式", "No acceptable form"),
     MethodRefused: Kind(405, "method-not-allowed", Retry.NEVER, "不支持的方法", "Method not allowed"),
     RangeRefused: Kind(416, "range-not-satisfiable", Retry.FIX, "请求的范围不存在", "Range not satisfiable"),
+    HeadTooLarge: Kind(431, "head-too-large", Retry.FIX, "请求头过长", "The request head is too large"),
     BodyLate: Kind(408, "request-timeout", Retry.NOW, "请求体未按时到齐", "The body did not arrive in time"),
     Damaged: Kind(500, "damaged", Retry.LATER, "存储内容受损", "Stored bytes are damaged"),
     Internal: Kind(500, "internal", Retry.LATER, "内部错误", "Internal error"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 
 from starlette.types import Receive, Scope
@@ -18,7 +19,7 @@ BODY_TIMEOUT_S = 30.0
 """Within this time the whole of a JSON body has to arrive; a slower client is answered 408."""
 
 IN_LINE_BYTES = 32 << 10
-"""A longer body is parsed in a thread, so that one caller's large body does not hold up the others."""
+"""A longer body is parsed in a thread, so that one caller's long body does not hold up the others."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -122,8 +123,28 @@ def _whole(body: bytes, declared: int | None, limit: int) -> bytes:
     return body
 
 
-async def read_json(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES) -> JSONValue:
-    """The value of the strict JSON body.
+class LongBodies:
+    """Parses long bodies one at a time beside the loop; after one that was refused, nobody's long body for as long again.
+
+    So refused bodies, from however many connections, take at most half of one core from everyone else.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Semaphore(1)
+
+    async def parse(self, body: bytes, *, limit: int) -> JSONValue:
+        """The value of `body`. Raises: Malformed."""
+        async with self._turn:
+            began = time.perf_counter()
+            try:
+                return await asyncio.to_thread(parse, body, max_bytes=limit)
+            except Malformed:
+                await asyncio.sleep(time.perf_counter() - began)
+                raise
+
+
+async def read_json(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES, in_line: int = IN_LINE_BYTES) -> JSONValue:
+    """The value of the strict JSON body; one longer than `in_line` bytes is parsed beside the loop.
 
     Raises: UnsupportedMedia if its type is not application/json in UTF-8; Malformed if it is no strict
         JSON; TooLarge, BodyLate as `read_body`.
@@ -132,6 +153,7 @@ async def read_json(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYT
     if kind is None or not _JSON.fullmatch(kind):
         raise UnsupportedMedia("content type is not supported: expected application/json in UTF-8")
     body = await read_body(scope, receive, limit=limit)
-    if len(body) <= IN_LINE_BYTES:
+    if len(body) <= in_line:
         return parse(body, max_bytes=limit)
-    return await asyncio.to_thread(parse, body, max_bytes=limit)
+    long_bodies: LongBodies = scope["long_bodies"]
+    return await long_bodies.parse(body, limit=limit)

@@ -24,9 +24,6 @@ MAX_VERIFY_BYTES = 64 << 20
 VERIFY_TIMEOUT_S = 120.0
 FORM = "multipart/form-data"
 
-_one_at_a_time = asyncio.Semaphore(1)
-"""Verifying is bounded work on one core; a second bundle waits, so that intake keeps its share."""
-
 
 @router.post(
     "/v1/issuances",
@@ -71,7 +68,7 @@ async def verification(request: Request, service: Running, _caller: Reader) -> R
     own = trust is None
     data = await asyncio.to_thread(service.issuance.trust) if trust is None else trust
     roots = TrustRoots.parse(data)
-    async with _one_at_a_time:
+    async with request.app.state.verifying:
         report = await asyncio.to_thread(verify, bundle, roots, originals)
     note = "this service's own trust file: ask another way before relying on it" if own else "the trust file sent with the bundle"
     return answer({**report.to_json(), "trust_is": note})

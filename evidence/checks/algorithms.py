@@ -53,8 +53,7 @@ def _stands(anchor: ShownAnchor, tree: Algorithm, ends: Mapping[str, datetime]) 
 
 def _by_twin_only(case: Case, item: Item) -> None:
     """SM3 had ended: the disclosure rests on the flat twins, the log on its SHA-256 tree (formats §11, check 20)."""
-    shown = {opened.stage for opened in item.disclosed}
-    if shown - item.wholly:
+    if item.partly:
         case.judge.undecided(5, f"SM3 had ended and a stage is disclosed in part: its twin cannot be judged ({item.name})")
     if item.evidence.commitment != "merkle":
         case.judge.undecided(14, f"SM3 had ended: the item's record names it by SM3 alone ({item.name})")

@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from evidence.checks.case import TREES, Case, Item, ShownAnchor, at, later
+from evidence.checks.case import TREES, Case, Item, ShownAnchor, at, later, reading
+from evidence.checks.content import template_of
 from evidence.checks.engines import verify_receipt
 from evidence.checks.log import notes_over
-from models.anchor import Payload, Record, item_record
-from models.canonical import BEIJING, JSONValue, beijing_seconds
+from models.anchor import ChainReceipt, Payload, Record, item_record
+from models.bundle import numbers
+from models.canonical import BEIJING, JSONValue, beijing_seconds, format_time
 from models.checkpoint import Note
 from models.commitment import verify_stage_data
 from models.digest import Algorithm
 from models.errors import Malformed, Undecided, VerificationError
 from models.report import Party
-from models.template import Template
 from models.trust import ChainTrust
 
 
 def check_anchors(case: Case) -> None:
-    """Checks 14 and 15 of every anchor by itself, and of their order and use."""
-    for anchor in case.anchors:
-        _check_receipt(case, anchor)
+    """Checks 14 and 15 of every anchor by itself, and of their order and use.
+
+    One anchor is read at a time, its receipt before its payload: each can be megabytes.
+    """
+    per_chain: Counter[str] = Counter()
+    for number in numbers(case.files, "anchors"):
+        anchor = ShownAnchor(number)
+        case.anchors.append(anchor)
+        _read_receipt(case, anchor, per_chain)
+        _read_payload(case, anchor)
         _check_payload(case, anchor)
     _check_order(case)
     _check_use(case)
 
 
-def _check_receipt(case: Case, anchor: ShownAnchor) -> None:
-    judge, receipt, chain = case.judge, anchor.receipt, anchor.chain
-    if receipt is None:
-        return
+def _read_receipt(case: Case, anchor: ShownAnchor, per_chain: Counter[str]) -> None:
+    with reading(case, 15, anchor.name):
+        receipt = ChainReceipt.parse(case.files[f"{anchor.name}/receipt.json"])
+        anchor.receipt = replace(receipt, proof=None, data=b"")
+        anchor.chain = case.trust.chain(receipt.chain)
+        per_chain[receipt.chain] += 1
+        if per_chain[receipt.chain] <= max(1, len(case.items)):
+            _check_receipt(case, anchor, receipt)
+            return
+        case.judge.refused(14, f"more anchors of one chain than evidence are shown ({anchor.name})")
+    anchor.holds = False
+
+
+def _read_payload(case: Case, anchor: ShownAnchor) -> None:
+    wanted = {item.evidence.package_hash for item in case.items}
+    with reading(case, 14, anchor.name) as attempt:
+        payload = Payload.parse(case.files[f"{anchor.name}/payload.json"])
+        for tree, text in ((Algorithm.SM3, payload.checkpoint), (Algorithm.SHA256, payload.twin)):
+            note = Note.parse(text)
+            case.show(tree, note)
+            anchor.notes[tree] = note
+        first, *others = payload.records
+        kept = (first, *(record for record in others if record.package_hash in wanted))
+        anchor.payload = replace(payload, records=kept, data=b"", checkpoint="", twin="")
+    anchor.holds = anchor.holds and attempt.holds
+
+
+def _check_receipt(case: Case, anchor: ShownAnchor, receipt: ChainReceipt) -> None:
+    judge, chain = case.judge, anchor.chain
     if chain is None:
         judge.not_checked.add(f"receipt of chain {receipt.chain}: unknown to the trust file ({anchor.name})")
         return
@@ -40,14 +75,13 @@ def _check_receipt(case: Case, anchor: ShownAnchor) -> None:
         facts = verify_receipt(receipt, chain)
         if facts.key != receipt.key or facts.block_time != receipt.block_time:
             raise VerificationError("receipt states another key or block_time than its proof establishes")
-        if anchor.payload is not None:
-            facts.check_payload(anchor.payload.data)
-        anchor.facts = facts
+        facts.check_payload(case.files[f"{anchor.name}/payload.json"])
+        anchor.facts = replace(facts, payload=b"")
         for relied in facts.relied_on:
             judge.relied_on.add(f"node {relied.key[:16]} of chain {chain.id} ({relied.organisation})")
             judge.parties[Party(relied.organisation, f"chain {chain.id}")] = None
         judge.not_checked.update_all(f"{sentence} (chain {chain.id})" for sentence in facts.not_checked)
-        judge.passed(15, f"chain {chain.id} holds it since {receipt.block_time.isoformat()} ({anchor.name})")
+        judge.passed(15, f"chain {chain.id} holds it since {format_time(receipt.block_time)} ({anchor.name})")
     anchor.holds = anchor.holds and attempt.holds
 
 
@@ -152,8 +186,8 @@ def check_records(case: Case) -> None:
                     raise VerificationError("record of the item is missing though the range holds it")
                 if record is not None and (merkle or not inside):
                     raise VerificationError("record of the item stands in a payload where it has no place")
-                if record is not None and item.template is not None:
-                    _check_record(item, item.template, record, anchor.payload)
+                if record is not None and item.biz_name is not None:
+                    _check_record(case, item, record, anchor.payload)
                     case.judge.passed(14, f"record of {item.name} stands in the payload as recomputed ({anchor.name})")
         if merkle and case.counted(index):
             case.judge.passed(14, f"payload holds the checkpoint that holds {item.name}")
@@ -161,16 +195,18 @@ def check_records(case: Case) -> None:
             case.judge.undecided(14, f"no range shown that counts holds the item ({item.name})")
 
 
-def _check_record(item: Item, template: Template, record: Record, payload: Payload) -> None:
+def _check_record(case: Case, item: Item, record: Record, payload: Payload) -> None:
     evidence = item.evidence
+    template = template_of(case, item) if evidence.commitment == "plaintext" else None
     stages: list[tuple[str, str, list[str] | None]] = []
     for place, (name, digests) in enumerate(evidence.statement.stages):
-        data = _stage_data(record.value, place) if evidence.commitment == "plaintext" else None
-        if data is not None:
+        data = None
+        if template is not None:
+            data = _stage_data(record.value, place)
             verify_stage_data(template, name, digests.sm3, data)
         stages.append((name, digests.sm3.hex(), data))
     expected = item_record(
-        biz_name=template.biz_name,
+        biz_name=item.biz_name or "",
         stages=stages,
         created_at=evidence.created_at,
         package_hash=evidence.package_hash,

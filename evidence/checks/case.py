@@ -10,20 +10,18 @@ from datetime import UTC, datetime, timedelta
 
 from evidence.checks.judge import Attempt, Judge
 from models.anchor import ChainReceipt, Payload, ReceiptFacts
-from models.bundle import MAX_JSON_BYTES, Bundle, numbers
-from models.canonical import JSONValue, parse_canonical
+from models.bundle import Bundle, numbers
 from models.checkpoint import Checkpoint, ConsistencyProof, Note, SignatureLine, TlogProof, twin_origin
-from models.commitment import DisclosedField
 from models.digest import Algorithm
-from models.errors import Malformed
+from models.errors import Malformed, Undecided
 from models.evidence import Evidence
-from models.template import Template
 from models.trust import ChainTrust, TrustRoots
 
 TREES = (Algorithm.SM3, Algorithm.SHA256)
 INCLUSION = {Algorithm.SM3: 10, Algorithm.SHA256: 13}
 """The check that judges inclusion and signature lines of each tree: 10 (and 11), 13."""
 SIGNED = {Algorithm.SM3: 11, Algorithm.SHA256: 13}
+MAX_LINES = 8192
 _CONSISTENCY = re.compile(r"log/(sm3|sha256)/([0-9]+)-([0-9]+)\.consistency", re.ASCII)
 
 
@@ -46,10 +44,10 @@ class Item:
 
     number: int
     evidence: Evidence
-    template: Template | None = None
-    disclosure: JSONValue = None
-    disclosed: tuple[DisclosedField, ...] = ()
-    wholly: frozenset[str] = frozenset()
+    biz_name: str | None = None
+    """bizName of its template, once check 4 has accepted the template."""
+    partly: bool = False
+    """Whether some stage is disclosed in part."""
     proofs: dict[Algorithm, TlogProof] = field(default_factory=dict)
     proven: dict[Algorithm, Checkpoint] = field(default_factory=dict)
     not_before: datetime | None = None
@@ -84,7 +82,10 @@ class Shown:
 
 @dataclass(slots=True)
 class ShownAnchor:
-    """One anchor of the bundle: P, its notes, the receipt, and what the checks found of them."""
+    """One anchor of the bundle, and what the checks found of it.
+
+    Of P and receipt only what later checks need is kept: records of other items and proofs are let go.
+    """
 
     number: int
     payload: Payload | None = None
@@ -134,6 +135,7 @@ class Case:
     anchors: list[ShownAnchor] = field(default_factory=list)
     consistency: dict[tuple[Algorithm, int, int], ConsistencyProof] = field(default_factory=dict)
     shown: dict[Algorithm, dict[str, Shown]] = field(default_factory=lambda: {tree: {} for tree in TREES})
+    lines: int = 0
     trusted: dict[Algorithm, set[str]] = field(default_factory=lambda: {tree: set() for tree in TREES})
     """Texts of checkpoints signed by a trusted key of their log in its window."""
 
@@ -163,7 +165,13 @@ class Case:
         return [anchor for anchor in self.anchors if anchor.counted and anchor.size > index]
 
     def show(self, tree: Algorithm, note: Note) -> Checkpoint:
-        """Take a note in as shown. Raises: Malformed if its text is no checkpoint."""
+        """Take a note in as shown.
+
+        Raises: Malformed if its text is no checkpoint; Undecided beyond the lines that one run reads.
+        """
+        self.lines += len(note.lines)
+        if self.lines > MAX_LINES:
+            raise Undecided(f"bundle holds more signature lines than are read in one run: expected at most {MAX_LINES}")
         shown = self.shown[tree].get(note.text)
         if shown is None:
             shown = self.shown[tree][note.text] = Shown(note.checkpoint())
@@ -179,20 +187,20 @@ class Case:
 
 
 def read(bundle: Bundle, trust: TrustRoots, judge: Judge) -> Case:
-    """The case that a bundle makes: all its files parsed, faults of form said by their checks.
+    """The case that a bundle makes: evidence and proofs of the log parsed, faults of form said by their checks.
+
+    Templates, disclosures and anchors can be large: each is read when it is judged, and let go.
 
     Source: formats §6.1, §11 (Which check says so).
     """
     case = Case(bundle, trust, judge)
     for number in numbers(bundle.files, "evidence"):
         _read_item(case, number)
-    for number in numbers(bundle.files, "anchors"):
-        _read_anchor(case, number)
     for name in bundle.files:
         match = _CONSISTENCY.fullmatch(name)
         if match is None:
             continue
-        with _reading(case, 12, name):
+        with reading(case, 12, name):
             proof = ConsistencyProof.parse(bundle.files[name])
             old, new = int(match[2]), int(match[3])
             if (proof.old, proof.note.checkpoint().size) != (old, new):
@@ -202,7 +210,8 @@ def read(bundle: Bundle, trust: TrustRoots, judge: Judge) -> Case:
 
 
 @contextmanager
-def _reading(case: Case, number: int, where: str) -> Iterator[Attempt]:
+def reading(case: Case, number: int, where: str) -> Iterator[Attempt]:
+    """Read a file for check `number`; if that fails, what it holds may be what other files refer to."""
     with case.judge.trying(number, where) as attempt:
         yield attempt
     case.whole = case.whole and attempt.holds
@@ -211,35 +220,15 @@ def _reading(case: Case, number: int, where: str) -> Iterator[Attempt]:
 def _read_item(case: Case, number: int) -> None:
     folder = f"evidence/{number}"
     files = case.files
-    with _reading(case, 3, folder) as attempt:
+    with reading(case, 3, folder) as attempt:
         item = Item(number, Evidence.parse(files[f"{folder}/evidence.json"]))
     if not attempt.holds:
         return
     case.items.append(item)
-    name = f"{folder}/disclosure.json"
-    if name in files:
-        with _reading(case, 5, folder):
-            item.disclosure = parse_canonical(files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")
     for tree in TREES:
         name = f"{folder}/{tree.value}.tlog-proof"
         if name in files:
-            with _reading(case, INCLUSION[tree], folder):
+            with reading(case, INCLUSION[tree], folder):
                 proof = TlogProof.parse(files[name], kind=tree)
                 case.show(tree, proof.note)
                 item.proofs[tree] = proof
-
-
-def _read_anchor(case: Case, number: int) -> None:
-    anchor = ShownAnchor(number)
-    case.anchors.append(anchor)
-    folder = anchor.name
-    with _reading(case, 14, folder) as attempt:
-        payload = Payload.parse(case.files[f"{folder}/payload.json"])
-        for tree, text in ((Algorithm.SM3, payload.checkpoint), (Algorithm.SHA256, payload.twin)):
-            anchor.notes[tree] = Note.parse(text)
-            case.show(tree, anchor.notes[tree])
-        anchor.payload = payload
-    with _reading(case, 15, folder) as second:
-        anchor.receipt = ChainReceipt.parse(case.files[f"{folder}/receipt.json"])
-        anchor.chain = case.trust.chain(anchor.receipt.chain)
-    anchor.holds = attempt.holds and second.holds

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from evidence.checks.case import Case, Item
-from models.canonical import JSONValue
-from models.commitment import check_stages, verify_disclosure
+from evidence.checks.case import Case, Item, reading
+from models.bundle import MAX_JSON_BYTES
+from models.canonical import JSONValue, parse_canonical
+from models.commitment import DisclosedField, check_stages, verify_disclosure
 from models.digest import Algorithm, Digest, Pair, pair
 from models.errors import Malformed, Undecided, VerificationError
 from models.field import FieldType
@@ -27,90 +28,127 @@ def original(data: bytes) -> OriginalDigest:
     return OriginalDigest(pair(data), len(data))
 
 
-def check_template(case: Case, item: Item) -> None:
-    """Check 4: the template's bytes have the digests S names, and its commitment is E's."""
-    judge, statement = case.judge, item.evidence.statement
+@dataclass(slots=True)
+class Originals:
+    """The originals given, and what disclosures have said of them so far."""
+
+    given: Sequence[OriginalDigest]
+    matched: set[int]
+    known: int = 0
+    usable: bool = True
+
+    def meet(self, value: dict[str, JSONValue]) -> None:
+        """Take a disclosed file object in: digest, twin if any and size tell which originals it is of."""
+        self.known += 1
+        self.matched |= {number for number, one in enumerate(self.given) if _matches(one, value)}
+
+
+def check_contents(case: Case, originals: Sequence[OriginalDigest]) -> None:
+    """Checks 4 to 7 of every item, one after the other, so that only one disclosure is held at a time."""
+    met = Originals(originals, set())
+    for item in case.items:
+        template = _check_template(case, item)
+        _check_disclosure(case, item, template, met)
+    _check_originals(case, met)
+
+
+def template_of(case: Case, item: Item) -> Template:
+    """The template that S names, from the bundle or built in, with the digests that S states.
+
+    Raises: Undecided if it is in neither; VerificationError if its digests are others; Malformed, Unknown from parsing.
+    Source: formats §4 check 4.
+    """
+    statement = item.evidence.statement
     name = f"{item.name}/template.json"
-    with judge.trying(4, item.name):
-        if name in case.files:
-            data = case.files[name]
-        elif statement.template_name in builtin_names():
-            data = builtin(statement.template_name).data
-            if pair(data) != statement.template_pair:
-                raise Undecided("template is not in the bundle, and the built-in one of that name is another")
-        else:
-            raise Undecided("template is neither in the bundle nor built in")
+    if name in case.files:
+        data = case.files[name]
+    elif statement.template_name in builtin_names():
+        data = builtin(statement.template_name).data
         if pair(data) != statement.template_pair:
-            raise VerificationError("template has other digests than the statement names")
-        template = Template.parse(data)
+            raise Undecided("template is not in the bundle, and the built-in one of that name is another")
+    else:
+        raise Undecided("template is neither in the bundle nor built in")
+    if pair(data) != statement.template_pair:
+        raise VerificationError("template has other digests than the statement names")
+    return Template.parse(data)
+
+
+def _check_template(case: Case, item: Item) -> Template | None:
+    """Check 4: the template's bytes have the digests S names, and its commitment is E's."""
+    statement = item.evidence.statement
+    with case.judge.trying(4, item.name):
+        template = template_of(case, item)
         if template.name != statement.template_name:
             raise VerificationError("template has another name than the statement gives it")
         if template.commitment.value != item.evidence.commitment:
             raise VerificationError("commitment of the evidence is not its template's")
         check_stages(template, statement.stages)
-        item.template = template
-        judge.passed(4, f"template {template.name} has the digests of the statement")
+        item.biz_name = template.biz_name
+        case.judge.passed(4, f"template {template.name} has the digests of the statement")
+        return template
+    return None
 
 
-def check_disclosure(case: Case, item: Item) -> None:
+def _check_disclosure(case: Case, item: Item, template: Template | None, originals: Originals) -> None:
     """Checks 5 and 6: each disclosed field stands at its place under its StageHash, and satisfies the template."""
-    judge, template = case.judge, item.template
-    if item.disclosure is None:
+    judge, name = case.judge, f"{item.name}/disclosure.json"
+    if name not in case.files:
         judge.not_checked.add(f"contents of {item.name}: nothing is disclosed")
         return
-    if template is None:
-        judge.not_checked.add(f"disclosed contents of {item.name}: its template could not be used")
+    fields: list[DisclosedField] = []
+    with reading(case, 5, item.name) as attempt:
+        value = parse_canonical(case.files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")
+        if template is not None:
+            fields = verify_disclosure(template, item.evidence.statement.stages, value)
+            judge.passed(5, f"{len(fields)} disclosed fields give their StageHash ({item.name})")
+    if not attempt.holds or template is None:
+        judge.not_checked.add(f"disclosed contents of {item.name}: its template or the disclosure could not be used")
+        originals.usable = False
         return
-    with judge.trying(5, item.name) as attempt:
-        item.disclosed = tuple(verify_disclosure(template, item.evidence.statement.stages, item.disclosure))
-        judge.passed(5, f"{len(item.disclosed)} disclosed fields give their StageHash ({item.name})")
-    if not attempt.holds:
-        return
-    item.wholly = frozenset(stage["name"] for stage in item.disclosure["stages"] if "flat_salt" in stage)
-    shown = {opened.stage for opened in item.disclosed}
-    for name, _ in item.evidence.statement.stages:
-        if name not in shown:
-            judge.not_checked.add(f"stage {name} of {item.name}: not disclosed")
-        elif name not in item.wholly:
-            judge.not_checked.add(f"SHA-256 twin of stage {name} of {item.name}: the stage is disclosed in part")
+    _say_what_is_hidden(case, item, {stage["name"]: "flat_salt" in stage for stage in value["stages"]})
     with judge.trying(6, item.name):
-        for opened in item.disclosed:
+        for opened in fields:
             template.check_value(opened.stage, opened.field, opened.value)
-        judge.passed(6, f"{len(item.disclosed)} disclosed values satisfy the template ({item.name})")
+        judge.passed(6, f"{len(fields)} disclosed values satisfy the template ({item.name})")
     judge.not_checked.add("rules over several fields of the template")
-    for value in _file_objects(item):
-        if "twin" not in value:
+    for file in _file_objects(template, fields):
+        originals.meet(file)
+        if "twin" not in file:
             judge.findings.add(f"a file object of {item.name} has no twin digest")
 
 
-def _file_objects(item: Item) -> Iterator[dict[str, JSONValue]]:
-    if item.template is None:
-        return
-    for opened in item.disclosed:
-        field = item.template.stage(opened.stage).field(opened.field)
+def _say_what_is_hidden(case: Case, item: Item, wholly: dict[str, bool]) -> None:
+    item.partly = not all(wholly.values())
+    for name, _ in item.evidence.statement.stages:
+        if name not in wholly:
+            case.judge.not_checked.add(f"stage {name} of {item.name}: not disclosed")
+        elif not wholly[name]:
+            case.judge.not_checked.add(f"SHA-256 twin of stage {name} of {item.name}: the stage is disclosed in part")
+
+
+def _file_objects(template: Template, fields: Sequence[DisclosedField]) -> Iterator[dict[str, JSONValue]]:
+    for opened in fields:
+        field = template.stage(opened.stage).field(opened.field)
         if field.type is FieldType.FILE_OBJECT and isinstance(opened.value, dict):
             yield opened.value
 
 
-def check_originals(case: Case, originals: Iterable[OriginalDigest]) -> None:
+def _check_originals(case: Case, originals: Originals) -> None:
     """Check 7: every original given has a digest that is disclosed, both if two, and its size.
 
     Source: formats §4 check 7, §11 (An original matches).
     """
-    given = list(originals)
-    if not given:
-        return
-    if not case.whole or any(item.disclosure is not None and not item.disclosed for item in case.items):
-        case.judge.undecided(7, "originals cannot be compared: the disclosure could not be used")
+    if not originals.given:
         return
     with case.judge.trying(7):
-        known = [value for item in case.items for value in _file_objects(item)]
-        if not known:
+        if not case.whole or not originals.usable:
+            raise Undecided("originals cannot be compared: a disclosure could not be used")
+        if not originals.known:
             raise Undecided("no digest of a file is disclosed")
-        for number, one in enumerate(given):
-            if not any(_matches(one, value) for value in known):
+        for number in range(len(originals.given)):
+            if number not in originals.matched:
                 raise VerificationError(f"original {number} is none of the files disclosed: digest, twin or size differs")
-        case.judge.passed(7, f"{len(given)} originals have disclosed digests")
+        case.judge.passed(7, f"{len(originals.given)} originals have disclosed digests")
 
 
 def _matches(one: OriginalDigest, value: dict[str, JSONValue]) -> bool:

@@ -166,7 +166,7 @@ def account_of(value: Mapping[str, JSONValue]) -> Account:
 
     subject = value.get("subject")
     if not isinstance(subject, dict) or not isinstance(value.get("log"), str):
-        raise Malformed("account has wrong form: expected the answer of GET /v1/access/self")
+        raise Malformed("account has wrong form: expected what whoami --json printed")
     account = Account(str(value["log"]), str(value.get("account")), str(subject.get("id")), str(subject.get("name")))
     account.check()
     return account

@@ -1,4 +1,4 @@
-"""`evidence show` and `evidence query`: one item, and items by condition."""
+"""`evidence show`, `query` and `whoami`: one item, items by condition, and who is asking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from models.canonical import JSONValue
 
 
 def register(verbs: Verbs) -> None:
-    """`show` and `query` are in the table."""
+    """`show`, `query` and `whoami` are in the table."""
+    verbs.add("whoami", REMOTE, _whoami, "令牌所属的账号、角色、主体", "account, roles and subject of the token")
     show = verbs.add(
         "show", REMOTE, _show, "查看一项存证：各链状态、回执、原件", "one item: states per chain, receipts, originals"
     )
@@ -71,6 +72,13 @@ def _show(args: argparse.Namespace, console: Console) -> Exit:
     with connect(args, console) as client:
         item = client.get(args.id)
     console.document(item, listing(item))
+    return Exit.DONE
+
+
+def _whoami(args: argparse.Namespace, console: Console) -> Exit:
+    with connect(args, console) as client:
+        account = client.account()
+    console.document(account, listing(account))
     return Exit.DONE
 
 

@@ -17,12 +17,12 @@ from models.errors import Malformed
 _MORE_ZH = """\
 密封提交 {"template", "client_key", "sealed": {"statement"}, "signature"} 只含声明与签名，不含任何字段值；
 用 preserve -f X.sealed.json 发送。opening 含内容与密钥，须像原件一样保管；出证时以 issue --opening 合入。
-声明写明日志、账号与主体：用 --account 给出 GET /v1/access/self 的回答，或逐项给出。"""
+声明写明日志、账号与主体：用 --account 给出 whoami --json 的输出，或逐项给出。"""
 _MORE_EN = """\
 The sealed form {"template", "client_key", "sealed": {"statement"}, "signature"} holds the statement and its
 signature and no field value; send it with preserve -f X.sealed.json. The opening holds contents and secret: keep
 it like the original, and join it with issue --opening. The statement names log, account and subject: --account
-takes the answer of GET /v1/access/self, or name them one by one."""
+takes what whoami --json printed, or name them one by one."""
 _MAX_PROBE = 1 << 20
 
 
@@ -41,9 +41,7 @@ def register(verbs: Verbs) -> None:
     seal.add_argument("-o", "--output", metavar="X.sealed.json", required=True)
     seal.add_argument("--opening", metavar="X.opening.json", required=True)
     signing_options(seal, zh, required=True)
-    seal.add_argument(
-        "--account", metavar="FILE", help=verbs.say("GET /v1/access/self 的回答", "the answer of GET /v1/access/self")
-    )
+    seal.add_argument("--account", metavar="FILE", help=verbs.say("whoami --json 的输出", "what whoami --json printed"))
     seal.add_argument("--log", metavar="ORIGIN")
     seal.add_argument("--submitter", metavar="ACCOUNT")
     seal.add_argument("--subject-id", metavar="ID")
@@ -54,7 +52,7 @@ def _account(args: argparse.Namespace) -> dict[str, JSONValue]:
     if args.account:
         found = read_json(args.account, "account")
         if not isinstance(found, dict):
-            raise Malformed("account has wrong form: expected the answer of GET /v1/access/self")
+            raise Malformed("account has wrong form: expected what whoami --json printed")
         return found
     if not (args.log and args.submitter and args.subject_id and args.subject_name):
         raise Usage("statement needs its account: expected --account, or --log, --submitter, --subject-id and --subject-name")
