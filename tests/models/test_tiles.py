@@ -124,6 +124,20 @@ def test_proofs_at_one_size_read_each_tile_once() -> None:
     assert store.reads == reads
 
 
+def test_tree_asks_its_new_reader_for_full_tiles_only() -> None:
+    _, store = filled(10_000)
+    widths: list[int] = []
+
+    def read(level: int, n: int, width: int) -> bytes:
+        widths.append(width)
+        return store.read(level, n, width)
+
+    tree = TiledTree(10_000, store.read).reading_from(read)
+    assert tree.inclusion_path(7) == WHOLE.inclusion_path(7, 10_000)
+    assert tree.inclusion_path(9_999) == WHOLE.inclusion_path(9_999, 10_000)
+    assert set(widths) == {256}
+
+
 def test_tree_holds_no_more_tiles_than_its_bound() -> None:
     _, store = filled(66_200)
     tree = TiledTree(66_200, store.read)
