@@ -30,9 +30,14 @@ class Algorithm(StrEnum):
 class Hasher(Protocol):
     """A running digest, as hashlib has it."""
 
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self) -> bytes: ...
-    def copy(self) -> Self: ...
+    def update(self, data: bytes, /) -> None:
+        """Take `data` in."""
+
+    def digest(self) -> bytes:
+        """The digest of everything taken in so far; more may follow."""
+
+    def copy(self) -> Self:
+        """Another running digest that goes on from here."""
 
 
 class _PycaSM3:
