@@ -74,6 +74,7 @@ def _ordered(value: JSONValue, depth: int) -> JSONValue:
     raise Malformed(f"value of type {type(value).__name__} has no canonical form: expected JSON without floats")
 
 
+_encode_string = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 
@@ -94,6 +95,15 @@ def canonical(value: JSONValue) -> bytes:
     Source: RFC 8785; formats, Notation (JCS).
     """
     return canonical_text(value).encode()
+
+
+def quoted(text: str) -> str:
+    """The JCS text of one string: what an encoder of fixed members is put together from.
+
+    Raises: Malformed if the text is not NFC or holds U+0000 or a lone surrogate.
+    """
+    _check_text(text, "string")
+    return _encode_string(text)
 
 
 def _pairs(members: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:

@@ -13,7 +13,18 @@ from datetime import datetime, timedelta
 from typing import NewType
 
 from models.anchor import BlockRef, block_refs, check_origin
-from models.canonical import JSONValue, b64, canonical, format_time, members, parse_canonical, parse_time, unb64
+from models.canonical import (
+    JSONValue,
+    b64,
+    canonical,
+    canonical_text,
+    format_time,
+    members,
+    parse_canonical,
+    parse_time,
+    quoted,
+    unb64,
+)
 from models.digest import Pair, is_hex, pair, sm3, unhex
 from models.errors import Malformed, Unknown, VerificationError
 
@@ -93,6 +104,21 @@ class Link:
         return cls(check_name(code, "link code"), None if follows is None else unhex(follows, what="follows"), closes)
 
 
+def _digests(pair: Pair) -> str:
+    return f'"sha256":"{pair.sha256.hex()}","sm3":"{pair.sm3.hex()}"'
+
+
+def _time_text(moment: datetime | None) -> str:
+    return "null" if moment is None else f'"{format_time(moment)}"'
+
+
+def _link_text(link: Link | None) -> str:
+    if link is None:
+        return "null"
+    follows = "null" if link.follows is None else f'"{link.follows.hex()}"'
+    return f'{{"closes":{"true" if link.closes else "false"},"code":{quoted(link.code)},"follows":{follows}}}'
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """S: what was submitted, by whom, for which log; `data` are the bytes that are signed and hashed.
@@ -130,17 +156,14 @@ class Statement:
 
         Raises: Malformed if a text cannot stand in canonical JSON.
         """
-        value = {
-            "client_key": client_key,
-            "format": "cz-statement/1",
-            "link": None if link is None else link.to_json(),
-            "log": log,
-            "occurred_at": None if occurred_at is None else format_time(occurred_at),
-            "stages": [{"name": name, "sha256": digests.sha256.hex(), "sm3": digests.sm3.hex()} for name, digests in stages],
-            "subject": {"id": subject[0], "name": subject[1]},
-            "submitter": submitter,
-            "template": {"name": template[0], "sha256": template[1].sha256.hex(), "sm3": template[1].sm3.hex()},
-        }
+        # Written out member by member, because this is the hot path: the general encoder takes six times as long.
+        parts = ",".join([f'{{"name":{quoted(name)},{_digests(pair)}}}' for name, pair in stages])
+        text = (
+            f'{{"client_key":{quoted(client_key)},"format":"cz-statement/1","link":{_link_text(link)},"log":{quoted(log)},'
+            f'"occurred_at":{_time_text(occurred_at)},"stages":[{parts}],'
+            f'"subject":{{"id":{quoted(subject[0])},"name":{quoted(subject[1])}}},"submitter":{quoted(submitter)},'
+            f'"template":{{"name":{quoted(template[0])},{_digests(template[1])}}}}}'
+        )
         return cls(
             client_key,
             link,
@@ -152,7 +175,7 @@ class Statement:
             submitter,
             template[0],
             template[1],
-            canonical(value),
+            text.encode(),
         )
 
     @classmethod
@@ -279,21 +302,18 @@ class Evidence:
 
         S is put in as the bytes it already has: it is canonical, and its text is not made anew.
         """
-        head = canonical(
-            {
-                "after": [block.to_json() for block in after],
-                "commitment": commitment,
-                "created_at": format_time(created_at),
-                "format": "cz-evidence/1",
-                "link": None
-                if link is None
-                else {"part": link.number, "previous": None if link.previous is None else link.previous.to_json()},
-                "on_chain_by": format_time(on_chain_by),
-                "signature": None if signature is None else signature.to_json(),
-            }
+        blocks = ",".join([f'{{"chain":{quoted(b.chain)},"hash":"{b.hash}","height":{b.height}}}' for b in after])
+        place, signed = "null", "null"
+        if link is not None:
+            previous = "null" if link.previous is None else f"{{{_digests(link.previous)}}}"
+            place = f'{{"part":{link.number},"previous":{previous}}}'
+        if signature is not None:
+            signed = canonical_text(signature.to_json())
+        head = (
+            f'{{"after":[{blocks}],"commitment":{quoted(commitment)},"created_at":"{format_time(created_at)}",'
+            f'"format":"cz-evidence/1","link":{place},"on_chain_by":"{format_time(on_chain_by)}","signature":{signed},"statement":'
         )
-        tail = canonical({"validated_by": validated_by})
-        data = head[:-1] + b',"statement":' + statement.data + b"," + tail[1:]
+        data = head.encode() + statement.data + f',"validated_by":{quoted(validated_by)}}}'.encode()
         return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data, pair(data))
 
     @classmethod
