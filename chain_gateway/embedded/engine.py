@@ -179,10 +179,8 @@ class EmbeddedGateway:
         """
         if self._is_closed:
             raise NotSubmitted("gateway is closed")
-        if not self.ledger.nodes[self.node].is_up:
-            raise NotSubmitted(f"node {self.node} of the embedded ledger does not answer")
         transaction = await asyncio.to_thread(self._sign, anchor)
-        return await asyncio.wrap_future(self.ledger.submit(transaction))
+        return await asyncio.wrap_future(self.ledger.submit(transaction, node=self.node))
 
     def _sign(self, anchor: Anchor) -> Transaction:
         if anchor.chain != self.chain_id:

@@ -40,6 +40,7 @@ class _Waiting:
     """A transaction on its way, and who waits for it."""
 
     transaction: Transaction
+    node: int
     future: Future[TxId]
 
 
@@ -182,6 +183,10 @@ class Ledger:
         """
         self.refresh()
         found = self.nodes[number]
+        if self._open and found.condition is Condition.FULL:
+            with self._lock:
+                self._resume()
+                self._settle()
         if not self._open or not found.is_up:
             raise ChainUnavailable("ledger is closed" if not self._open else found.detail)
         return found
@@ -196,13 +201,13 @@ class Ledger:
 
     # -- submitting
 
-    def submit(self, transaction: Transaction) -> Future[TxId]:
-        """The transaction is on its way; the future gives its id once it is final, or a ChainError."""
+    def submit(self, transaction: Transaction, *, node: int) -> Future[TxId]:
+        """The transaction is on its way to the node; the future gives its id once it is final, or a ChainError."""
         future: Future[TxId] = Future()
         if not self._open or self._thread is None or not self._thread.is_alive():
             future.set_exception(NotSubmitted("ledger takes no transactions: it is closed or open for reading only"))
         else:
-            self._queue.put(_Waiting(transaction, future))
+            self._queue.put(_Waiting(transaction, node, future))
         return future
 
     def pending(self) -> Pending | None:
@@ -270,6 +275,8 @@ class Ledger:
         for each in batch:
             transaction = each.transaction
             try:
+                if not self.nodes[each.node].is_up:
+                    raise NotSubmitted(f"node {each.node} of the embedded ledger does not answer")
                 holder = draft.holder(transaction.sender, transaction.key.value)
                 holder = holder or self.find_pending(transaction.sender, transaction.key)
                 if holder is not None:
