@@ -25,6 +25,7 @@ from models.nodes import (
     empty_root,
     flat,
     grow,
+    hash_at,
     leaf_hash,
     leaf_hashes,
     node_hash,
@@ -380,8 +381,7 @@ class Tree:
         grow(self._levels, self._algorithm)
 
     def _node(self, level: int, index: int) -> bytes:
-        start = index * DIGEST_BYTES
-        return bytes(self._levels[level][start : start + DIGEST_BYTES])
+        return hash_at(self._levels[level], index * DIGEST_BYTES)[0]
 
     def _edge_at(self, size: int) -> list[bytes]:
         known, edge = self._edge
@@ -407,15 +407,15 @@ class Tree:
         size = self.size if size is None else size
         check_sizes(0, size, self.size)
         check_index(index, size)
-        edge, levels, path = self._edge_at(size), self._levels, []
+        edge, levels = self._edge_at(size), self._levels
+        path: list[bytes] = []
         last = size - 1
         level = 0
         # path_from, unrolled: a call for each of twenty levels would cost as much as the rest.
         while last:
             sibling = index ^ 1
             if sibling < last:
-                start = sibling * DIGEST_BYTES
-                path.append(bytes(levels[level][start : start + DIGEST_BYTES]))
+                path += hash_at(levels[level], sibling * DIGEST_BYTES)
             elif sibling == last:
                 path.append(edge[level])
             index >>= 1

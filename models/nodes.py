@@ -8,6 +8,7 @@ node of its level, changes with n). So a tree keeps complete nodes and works the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from struct import Struct
 from typing import Any, Protocol
 
 from models.digest import DIGEST_BYTES, Algorithm, Hasher, digest, hasher
@@ -19,6 +20,9 @@ _LEAF = b"\x00"
 _NODE = b"\x01"
 _FLAT = b"\x02"
 CHUNK = 8192
+
+hash_at: Callable[[bytes | bytearray, int], tuple[bytes]] = Struct(f"{DIGEST_BYTES}s").unpack_from
+"""The hash at a byte offset, as a tuple of one: half the time of a slice made into bytes."""
 
 Copy = Callable[[], Any]
 """What gives a fresh copy of a context. Any, since the loops below ask `update` for the None it always gives."""

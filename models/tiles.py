@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed
-from models.nodes import EMPTY_ROOT, check_hashes, check_index, check_sizes, consistency_from, grow, path_from, right_edge
+from models.nodes import (
+    EMPTY_ROOT,
+    check_hashes,
+    check_index,
+    check_sizes,
+    consistency_from,
+    grow,
+    hash_at,
+    path_from,
+    right_edge,
+)
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -202,8 +212,7 @@ class TiledTree:
             found: bytes | bytearray = self._open[tile_level][inner]
         else:
             found = self._levels_of(tile_level, place)[inner]
-        start = (index & ((TILE_WIDTH >> inner) - 1)) * DIGEST_BYTES
-        return bytes(found[start : start + DIGEST_BYTES])
+        return hash_at(found, (index & ((TILE_WIDTH >> inner) - 1)) * DIGEST_BYTES)[0]
 
     def _edge_at(self, size: int) -> list[bytes]:
         edge = self._edges.get(size)
