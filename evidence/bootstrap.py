@@ -23,7 +23,8 @@ from evidence.issuance import Issuance
 from evidence.keys import FindKey, HomeKeys, make_folder, write_once
 from evidence.keystore import KeyStore
 from evidence.log import Log, LogKeys
-from evidence.preservation import Intake, Preservation
+from evidence.preparation import Intake, Preparation
+from evidence.preservation import Preservation
 from evidence.query import NodeSet, Query
 from evidence.schema import check_version, upgrade
 from evidence.settings import Settings
@@ -206,13 +207,19 @@ class Service:
             max_payload_bytes=anchoring.max_payload_bytes,
             state_of=anchoring.state_of,
         )
+        preparation = Preparation(
+            intake=intake,
+            archive=home.originals,
+            signing=home.signing,
+            find_key=home.find_key,
+            clock=clock,
+            randomness=randomness,
+        )
         self.preservation = Preservation(
             log=log,
             store=home.store,
             contents=home.contents,
-            archive=home.originals,
-            signing=home.signing,
-            find_key=home.find_key,
+            preparation=preparation,
             intake=intake,
             clock=clock,
             randomness=randomness,
