@@ -86,7 +86,9 @@ run: install  ## start the service, run the demo against it, then serve with the
 	log="$$EVIDENCE_HOME/run.log"
 	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" >"$$log" 2>&1 &
 	jobs=$$!
-	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$jobs" || { tail -n 20 "$$log" >&2; exit 1; }
+	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$jobs" &
+	jobs="$$! $$jobs"
+	wait "$$!" || { tail -n 20 "$$log" >&2; exit 1; }
 	EVIDENCE_URL="http://127.0.0.1:$$EVIDENCE_PORT" $(BIN)/evidence demo &
 	jobs="$$! $$jobs"
 	wait "$$!" || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
@@ -124,6 +126,11 @@ lock: .venv/.installed-dev  ## write the lock files anew; UPGRADE=1 takes the ne
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) - -c .lock/dev.txt -o .lock/build.txt
 
-clean:  ## remove what the other targets made: .venv, ./var, caches, builds
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build var
+clean:  ## remove what the other targets made: .venv, ./var (not one that is in production), caches, builds
+	@if grep -q '"environment": *"production"' var/home.json 2>/dev/null; then
+		echo "var is the home of a production service, with its keys: it stays; remove it by hand if you mean it" >&2
+	else
+		rm -rf var
+	fi
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

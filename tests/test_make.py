@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def test_interrupted_start_leaves_no_service(home: Path) -> None:
     run = Run(home, port)
     while _is_free(port):
         assert run.process.poll() is None
-    run.interrupt()
+        time.sleep(0.02)
+    assert "Traceback" not in run.interrupt()
     assert _is_free(port)
 
 
@@ -107,3 +109,22 @@ def test_run_says_that_the_port_is_none(home: Path, port: str) -> None:
     )
     assert result.returncode != 0
     assert "EVIDENCE_PORT is not a port number" in result.stderr
+
+
+def test_clean_keeps_the_home_of_a_production_service(tmp_path: Path) -> None:
+    _clean(tmp_path, "production")
+    assert (tmp_path / "var/home.json").exists()
+
+
+def test_clean_removes_what_was_made(tmp_path: Path) -> None:
+    _clean(tmp_path, "sandbox")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile"]
+
+
+def _clean(folder: Path, environment: str) -> None:
+    for made in ("var", ".venv", ".mypy_cache", "__pycache__"):
+        (folder / made).mkdir()
+    (folder / "var/home.json").write_text(f'{{"environment":"{environment}"}}')
+    (folder / "Makefile").write_bytes((TOP / "Makefile").read_bytes())
+    subprocess.run(["make", "clean"], cwd=folder, check=True, capture_output=True)
+    assert not (folder / ".venv").exists()
