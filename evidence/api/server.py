@@ -187,10 +187,12 @@ def serve(settings: Settings, *, listening: Callable[[str], object] = lambda _ur
     """
     # A thread that parses a long body gives way to the loop within half a millisecond instead of five.
     sys.setswitchinterval(SWITCH_S)
-    # uvicorn raises the signal anew once it has ended gracefully. A SIGTERM obeyed is no failure.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    # A SIGTERM that comes while the service is being opened is kept until uvicorn listens to signals itself. uvicorn raises
+    # the signal anew once it has ended gracefully: a SIGTERM obeyed is no failure.
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listening))
+        runner.run(_serve(settings, listening, stop))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -201,11 +203,29 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, listening: Callable[[str], object]) -> None:
+class _Stop:
+    """Tells the server to end: at once when there is one, otherwise as soon as there is."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._server: uvicorn.Server | None = None
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        self._told = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def watch(self, server: uvicorn.Server) -> uvicorn.Server:
+        self._server = server
+        server.should_exit = server.should_exit or self._told
+        return server
+
+
+async def _serve(settings: Settings, listening: Callable[[str], object], stop: _Stop) -> None:
     # The address first: a second service on one port must fail before it touches anything.
     found = listen(settings.host, settings.port)
     try:
         service = await open_service(settings, clock=utc_now)
-        await make_server(service, listening=listening).serve(sockets=[found])
+        await stop.watch(make_server(service, listening=listening)).serve(sockets=[found])
     finally:
         found.close()

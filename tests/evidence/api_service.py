@@ -1,9 +1,11 @@
-"""A real service behind a real socket, in a thread of the test's own process: embedded ledger, temporary home."""
+"""A real service behind a real socket, in a thread or a process of its own: embedded ledger, temporary home."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from evidence.access import Role
 from evidence.api.server import listen, make_server
 from evidence.bootstrap import Service, initialise, open_service, utc_now
 from evidence.settings import Settings, load_settings
+from processes import die_with_parent
 
 START_S = 60
 
@@ -59,10 +62,14 @@ def running(home: Path, **overrides: Any) -> Iterator[Running]:
     started = threading.Event()
     found: dict[str, Any] = {}
 
+    def answers(url: str) -> None:
+        found["url"] = url
+        started.set()
+
     async def live() -> None:
         service = await open_service(settings, clock=utc_now)
         with listen("127.0.0.1", 0) as address:
-            server = make_server(service, listening=lambda url: (found.update(url=url), started.set()))
+            server = make_server(service, listening=answers)
             found.update(service=service, server=server)
             await server.serve(sockets=[address])
 
@@ -81,10 +88,55 @@ def running(home: Path, **overrides: Any) -> Iterator[Running]:
         raise RuntimeError("service did not start") from found.get("error")
     service = found["service"]
     tokens = {
-        name: service.access.add(name, roles=[role], subject=subject, expires_at=None) for name, (role, subject) in ACCOUNTS.items()
+        name: service.access.add(name, roles=[role], subject=subject, expires_at=None)
+        for name, (role, subject) in ACCOUNTS.items()
     }
     try:
         yield Running(service, found["url"], tokens)
     finally:
         found["server"].should_exit = True
         thread.join(START_S)
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from evidence.api.server import serve
+from evidence.settings import load_settings
+settings = load_settings({"EVIDENCE_HOME": sys.argv[1]}, anchor_interval_s=0.05, port=0)
+serve(settings, listening=lambda url: print(url, flush=True))
+print("ended", flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A service in a process of its own, its address, and the token of its local user."""
+
+    process: subprocess.Popen[str]
+    url: str
+    token: str
+
+    def client(self, **more: Any) -> httpx.Client:
+        """A client that calls as the local user."""
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token}"}, timeout=30, **more)
+
+
+@contextlib.contextmanager
+def process(home: Path) -> Iterator[Process]:
+    """A service in a process of its own that answers; killed at the end if it still runs."""
+    report = initialise(settings_for(home), clock=utc_now)
+    started = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread runs yet
+    )
+    try:
+        assert started.stdout is not None
+        url = started.stdout.readline().strip()
+        assert url.startswith("http://"), "service did not start"
+        yield Process(started, url, report.token_file.read_text())
+    finally:
+        started.kill()
+        started.wait()

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from api_service import ACCOUNTS, Running, running
+
 from evidence.access import Role
 from evidence.bootstrap import utc_now
 from models.digest import pair
@@ -60,8 +60,11 @@ PROTECTED = [
     ("POST", "/v1/verify"),
     ("GET", "/v1/access/self"),
 ]
-PUBLIC = ["/v1/service", "/v1/templates", "/v1/templates/file@1", "/v1/templates/file@1/schema", "/v1/chains", "/v1/log/checkpoint",
-          "/v1/log/sha256/checkpoint", "/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems", "/problems/conflict"]  # fmt: skip
+PUBLIC = [
+    *("/v1/service", "/v1/templates", "/v1/templates/file@1", "/v1/templates/file@1/schema", "/v1/chains"),
+    *("/v1/log/checkpoint", "/v1/log/sha256/checkpoint", "/healthz", "/readyz", "/metrics"),
+    *("/", "/docs", "/openapi.json", "/problems", "/problems/conflict"),
+]
 
 MISTYPED = "cz_" + "A" * 47
 
@@ -71,7 +74,7 @@ MISTYPED = "cz_" + "A" * 47
 def test_nobody_enters_without_a_valid_token(api: Running, method: str, path: str, value: str | None) -> None:
     headers = [] if value is None else [(b"authorization", value.encode())]
     with api.client(None) as client:
-        response = client.request(method, path, headers=headers)  # type: ignore[arg-type]  # raw bytes are what a stranger sends
+        response = client.request(method, path, headers=headers)
     assert response.status_code == 401
     assert response.json()["type"] == "/problems/unauthorised"
     assert response.headers["www-authenticate"].startswith("Bearer")
@@ -116,7 +119,9 @@ def test_another_subjects_item_cannot_be_told_from_none(api: Running, item: dict
     own, none = item["evidence_id"], "ev_" + "0" * 64
     with api.client("other") as client:
         for suffix in ("", "/bundle", "/nodes"):
-            answers = [client.get(f"/v1/evidence/{name}{suffix}", headers={"x-request-id": "same"}) for name in (own, none, own[:14])]
+            answers = [
+                client.get(f"/v1/evidence/{name}{suffix}", headers={"x-request-id": "same"}) for name in (own, none, own[:14])
+            ]
             assert {response.status_code for response in answers} == {404}
             assert len({response.text for response in answers}) == 1
         assert client.get("/v1/evidence").json()["total"] == 0
@@ -175,7 +180,12 @@ def test_an_original_comes_back_to_its_subject_and_to_a_court_only(api: Running)
         assert response.status_code == 201, response.text
         whole = client.get(f"/v1/originals/{digest}")
         assert (whole.status_code, whole.content) == (200, data)
-        for text, start, stop in (("bytes=0-0", 0, 1), ("bytes=100-199", 100, 200), ("bytes=2990-", 2990, 3000), ("bytes=-7", 2993, 3000)):
+        for text, start, stop in (
+            ("bytes=0-0", 0, 1),
+            ("bytes=100-199", 100, 200),
+            ("bytes=2990-", 2990, 3000),
+            ("bytes=-7", 2993, 3000),
+        ):
             part = client.get(f"/v1/originals/{digest}", headers={"range": text})
             assert (part.status_code, part.content) == (206, data[start:stop])
             assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/3000"

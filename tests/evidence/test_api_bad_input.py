@@ -6,7 +6,8 @@ import json
 import secrets
 import socket
 import statistics
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,14 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
+from api_service import Running, process, running
 
-from api_service import Running, running
 from models.canonical import MAX_BODY_BYTES
 from models.example import example
 from models.template import builtin
+from processes import die_with_parent
 
 PLANTED = "张三110101199003070000"
-SOON_S = 1.0
+SOON_S = 2.0
+"""One second on an idle machine (reliability R16); tests share theirs."""
+UNFELT_S = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ INJURIES: dict[str, Injury] = {
     "utf-16": Injury(lambda: '{"template": "file@1"}'.encode("utf-16"), 400, "malformed"),
     "nul": Injury(lambda: b'{"template": "\\u0000"}', 400, "malformed"),
     "lone-surrogate": Injury(lambda: b'{"template": "\\ud800"}', 400, "malformed"),
-    "not-nfc": Injury(lambda: '{"template": "e\u0301"}'.encode(), 400, "malformed"),
+    "not-nfc": Injury('{"template": "e\u0301"}'.encode, 400, "malformed"),
     "doubled-name": Injury(lambda: b'{"template": "file@1", "template": "file@1"}', 400, "malformed"),
     "float": Injury(lambda: b'{"template": 1.5}', 400, "malformed"),
     "infinity": Injury(lambda: b'{"template": 1e999}', 400, "malformed"),
@@ -250,7 +254,14 @@ def test_refuses_a_parameter_that_is_wrong(api: Running, path: str, status: int)
     assert response.json()["retry"] in ("fix", "never")
 
 
-WAITS = ["wait=soon", "wait=final&timeout_s=0", "wait=final&timeout_s=301", "wait=final&timeout_s=1.5", "timeout_s=5", "wait=final&wait=final"]
+WAITS = [
+    "wait=soon",
+    "wait=final&timeout_s=0",
+    "wait=final&timeout_s=301",
+    "wait=final&timeout_s=1.5",
+    "timeout_s=5",
+    "wait=final&wait=final",
+]
 
 
 @pytest.mark.parametrize("query", [*WAITS, "then=what"])
@@ -263,7 +274,11 @@ def test_refuses_to_wait_for_something_else(api: Running, query: str) -> None:
 
 def test_refuses_a_method_that_a_path_does_not_have(api: Running) -> None:
     with api.client() as client:
-        for method, path, allowed in (("DELETE", "/v1/evidence", "POST"), ("GET", "/v1/evidence:batch", "POST"), ("PUT", "/v1/service", "GET")):
+        for method, path, allowed in (
+            ("DELETE", "/v1/evidence", "POST"),
+            ("GET", "/v1/evidence:batch", "POST"),
+            ("PUT", "/v1/service", "GET"),
+        ):
             response = client.request(method, path)
             _check(response, 405, "method-not-allowed")
             assert allowed in response.headers["allow"]
@@ -288,7 +303,12 @@ def _raw(api: Running, data: bytes, *, shut: bool = False) -> bytes:
 
 
 def _head(api: Running, *lines: str) -> bytes:
-    all_lines = ("POST /v1/evidence HTTP/1.1", "host: x", "content-type: application/json", f"authorization: Bearer {api.tokens['business']}")
+    all_lines = (
+        "POST /v1/evidence HTTP/1.1",
+        "host: x",
+        "content-type: application/json",
+        f"authorization: Bearer {api.tokens['business']}",
+    )
     return "\r\n".join((*all_lines, *lines, "", "")).encode()
 
 
@@ -315,40 +335,56 @@ def test_an_endless_chunked_body_is_refused_while_it_comes(api: Running) -> None
     assert b" 413 " in _raw(api, _head(api, "transfer-encoding: chunked") + chunk * 17)
 
 
-def _latencies(api: Running, seconds: float) -> list[float]:
+def _latencies(url: str, token: str, seconds: float) -> list[float]:
     found = []
-    with api.client() as client:
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}", "content-type": "application/json"}) as client:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             body = json.dumps(submission()).encode()
             began = time.perf_counter()
-            assert client.post("/v1/evidence", content=body, headers={"content-type": "application/json"}).status_code == 201
+            assert client.post("/v1/evidence", content=body).status_code == 201
             found.append(time.perf_counter() - began)
     return found
 
 
-def test_a_valid_client_beside_hostile_ones_keeps_its_pace(api: Running, tmp_path: Path) -> None:
-    """Reliability R16: p99 at most doubled. Medians of short runs, since the machine has other work; the margin covers that."""
-    _latencies(api, 0.5)
-    quiet = _latencies(api, 2.0)
-    stop = threading.Event()
-    hostile = [INJURIES[name].make() for name in ("deep-arrays", "many-names", "huge-number", "not-json")]
+_ATTACK = """
+import sys, httpx
+url, token, *files = sys.argv[1:]
+bodies = [open(name, "rb").read() for name in files]
+headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+    print("begun", flush=True)
+    while True:
+        for body in bodies:
+            assert client.post("/v1/evidence", content=body).status_code in (400, 413, 422)
+"""
 
-    def attack() -> None:
-        with api.client() as client:
-            while not stop.is_set():
-                for body in hostile:
-                    assert client.post("/v1/evidence", content=body, headers={"content-type": "application/json"}).status_code in (400, 422)
-                stop.wait(0.05)
 
-    thread = threading.Thread(target=attack)
-    thread.start()
-    try:
-        beside = _latencies(api, 2.0)
-    finally:
-        stop.set()
-        thread.join()
-    def p95(values: list[float]) -> float:
-        return statistics.quantiles(values, n=20)[-1]
+def test_a_valid_client_beside_a_hostile_one_keeps_its_pace(tmp_path: Path) -> None:
+    """Reliability R16. Service, valid and hostile client are processes of their own. Quiet and hostile runs are paired,
+    because the machine has other work too; pairs are added until their median decides, at most nine.
+    """
+    names = []
+    for name in ("deep-arrays", "many-names", "huge-number", "invalid-utf8", "doubled-name"):
+        names.append(str(tmp_path / name))
+        (tmp_path / name).write_bytes(INJURIES[name].make())
+    ratios: list[float] = []
+    with process(tmp_path / "home") as service:
+        _latencies(service.url, service.token, 0.5)
+        while len(ratios) < 3 or (statistics.median(ratios) > 2 and len(ratios) < 9):
+            quiet = _p99(_latencies(service.url, service.token, 1.0))
+            command = [sys.executable, "-c", _ATTACK, service.url, service.token, *names]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=die_with_parent) as attack:  # noqa: PLW1509
+                try:
+                    assert attack.stdout is not None
+                    assert attack.stdout.readline()
+                    beside = _p99(_latencies(service.url, service.token, 1.0))
+                    assert attack.poll() is None
+                finally:
+                    attack.kill()
+            ratios.append(max(beside, UNFELT_S) / max(quiet, UNFELT_S))
+    assert statistics.median(ratios) <= 2, ratios
 
-    assert p95(beside) <= max(2 * p95(quiet), 0.25)
+
+def _p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[-1]

@@ -12,7 +12,12 @@ def _form(*parts: tuple[str, bytes]) -> tuple[str, bytes]:
     return request.headers["content-type"], request.read()
 
 
-PARTS = (("bundle", b"PK\x03\x04\r\n--not the boundary\r\n"), ("original", b""), ("original", bytes(range(256))), ("trust", b"a\r\n\r\nb"))
+PARTS = (
+    ("bundle", b"PK\x03\x04\r\n--not the boundary\r\n"),
+    ("original", b""),
+    ("original", bytes(range(256))),
+    ("trust", b"a\r\n\r\nb"),
+)
 
 
 def test_a_form_gives_back_its_parts_byte_for_byte() -> None:

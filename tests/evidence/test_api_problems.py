@@ -6,7 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from evidence.api.problems import KINDS, OF_SETTINGS, TABLE, Internal, Kind, Retry, headers_of, kind_of, problem_response, problem_value
+from evidence.api.problems import (
+    KINDS,
+    OF_SETTINGS,
+    TABLE,
+    Internal,
+    Kind,
+    Retry,
+    headers_of,
+    kind_of,
+    problem_response,
+    problem_value,
+)
 from evidence.errors import Conflict, Erased, NotFound, Overloaded, StorageFull, Unauthorised
 from models.errors import EvidenceError, Invalid, Malformed, Problem
 
@@ -79,7 +90,9 @@ def test_only_errors_that_know_more_say_more() -> None:
     assert problem_value(Erased("no", tombstone={"basis": "b"}), request_id="r")["tombstone"] == {"basis": "b"}
 
 
-@pytest.mark.parametrize(("error", "seconds"), [(Overloaded("wait", retry_after_s=7), "7"), (StorageFull("full", retry_after_s=30), "30")])
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(Overloaded("wait", retry_after_s=7), "7"), (StorageFull("full", retry_after_s=30), "30")]
+)
 def test_who_must_come_back_is_told_when(error: EvidenceError, seconds: str) -> None:
     assert headers_of(error)["retry-after"] == seconds
 

@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import pytest
-
 from api_service import Running, running
+
 from evidence.api.problems import KINDS
 from evidence.explorer.page import SANDBOX_BANNER
 from models.checkpoint import Note
@@ -82,7 +83,7 @@ def test_a_request_id_of_safe_characters_is_echoed(api: Running, given: str) -> 
 def test_any_other_is_replaced_by_a_fresh_one(api: Running, given: str | None) -> None:
     headers = [] if given is None else [(b"x-request-id", given.encode())]
     with api.client() as client:
-        found = [client.get("/healthz", headers=headers).headers["x-request-id"] for _ in range(2)]  # type: ignore[arg-type]  # raw bytes
+        found = [client.get("/healthz", headers=headers).headers["x-request-id"] for _ in range(2)]
     assert all(re.fullmatch("[0-9a-f]{32}", text) for text in found)
     assert found[0] != found[1]
 
@@ -108,7 +109,10 @@ def test_an_item_is_found_by_the_digest_of_its_file_and_not_by_another(api: Runn
     digest = body["stages"]["文件"]["object"]["digest"]
     with api.client() as client:
         made = client.post("/v1/evidence", json=body).json()
-        for found in (client.get("/v1/evidence", params={"digest": digest}), client.post("/v1/evidence:search", json={"digest": digest})):
+        for found in (
+            client.get("/v1/evidence", params={"digest": digest}),
+            client.post("/v1/evidence:search", json={"digest": digest}),
+        ):
             assert [item["evidence_id"] for item in found.json()["items"]] == [made["evidence_id"]]
         assert client.get("/v1/evidence", params={"digest": "sm3:" + "0" * 64}).json()["total"] == 0
 
@@ -172,7 +176,9 @@ def test_an_issuance_is_carried_out_and_is_itself_preserved(api: Running) -> Non
 # --- the log --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("prefix", "tree"), [("/v1/log", Algorithm.SM3), ("/v1/log/sha256", Algorithm.SHA256)], ids=["sm3", "sha256"])
+@pytest.mark.parametrize(
+    ("prefix", "tree"), [("/v1/log", Algorithm.SM3), ("/v1/log/sha256", Algorithm.SHA256)], ids=["sm3", "sha256"]
+)
 def test_the_log_can_be_rebuilt_from_its_tiles(api: Running, prefix: str, tree: Algorithm) -> None:
     with api.client(None) as client:
         answer = client.get(f"{prefix}/checkpoint")
@@ -201,7 +207,9 @@ def test_the_log_can_be_rebuilt_from_its_tiles(api: Running, prefix: str, tree: 
     assert upper[:32] == root(leaves[:256], algorithm=tree)
 
 
-@pytest.mark.parametrize(("prefix", "tree"), [("/v1/log", Algorithm.SM3), ("/v1/log/sha256", Algorithm.SHA256)], ids=["sm3", "sha256"])
+@pytest.mark.parametrize(
+    ("prefix", "tree"), [("/v1/log", Algorithm.SM3), ("/v1/log/sha256", Algorithm.SHA256)], ids=["sm3", "sha256"]
+)
 def test_proofs_of_the_log_verify(api: Running, prefix: str, tree: Algorithm) -> None:
     with api.client(None) as client:
         head = Note.parse(client.get(f"{prefix}/checkpoint").text).checkpoint()
@@ -262,8 +270,6 @@ def test_a_template_is_given_byte_for_byte(api: Running, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["file@1", "tsac004.underwriting-papers@1", "tsac004.fund-order@1"])
 def test_the_schema_of_a_template_accepts_its_example_and_refuses_an_empty_one(api: Running, name: str) -> None:
-    import jsonschema_rs
-
     template = builtin(name)
     with api.client(None) as client:
         schema = client.get(f"/v1/templates/{name}/schema").json()
@@ -286,7 +292,14 @@ def test_metrics_count_and_name_nobody(api: Running) -> None:
     with api.client() as client:
         client.get("/v1/evidence/ev_" + "0" * 64)
         text = client.get("/metrics").text
-    for name in ("http_request_duration_seconds_bucket", "queue_depth", "log_size", "oldest_promise_age_seconds", "anchors_open", "chain_lag_items"):
+    for name in (
+        "http_request_duration_seconds_bucket",
+        "queue_depth",
+        "log_size",
+        "oldest_promise_age_seconds",
+        "anchors_open",
+        "chain_lag_items",
+    ):
         assert f"evidence_{name}" in text
     assert 'route="/v1/evidence/{item_id}"' in text
     for private in ("business", "subject-1", "示例", "ev_0", "0000"):
