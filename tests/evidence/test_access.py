@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from databases import KINDS, empty_database
 from sqlalchemy import Engine
 
 from clock import ManualClock
@@ -20,9 +21,9 @@ SUBJECT = ("s1", "示例证券")
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path}/main.db" if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    url = empty_database(request, tmp_path / "main.db")
     engine = make_engine(url, readers=0)
     METADATA.create_all(engine)
     yield engine

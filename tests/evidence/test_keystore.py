@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from databases import KINDS, empty_database
 
 from clock import ManualClock
 from evidence.errors import Erased, HomeRefused, NotFound, StorageFull
@@ -27,9 +28,9 @@ def item(n: int) -> bytes:
     return sm3(b"item %d" % n)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[Open]:
-    url = f"sqlite:///{tmp_path}/secrets.db" if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    url = empty_database(request, tmp_path / "secrets.db")
     stores: list[KeyStore] = []
 
     def open_store(step: Callable[[Step], None] = no_step) -> KeyStore:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import KINDS, empty_database
 from gmssl.sm2 import CryptSM2
 
 from clock import ManualClock
@@ -65,9 +66,9 @@ class Desk:
         return self.signing.accept(statement, value, account=account, at=self.clock())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def both(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[Desk]:
-    url = f"sqlite:///{tmp_path}/main.db" if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    url = empty_database(request, tmp_path / "main.db")
     desk = Desk(tmp_path, url, clock)
     yield desk
     desk.engine.dispose()
