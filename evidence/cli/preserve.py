@@ -22,7 +22,7 @@ from evidence.cli.collect import (
 )
 from evidence.cli.console import Console, table
 from evidence.cli.exits import Exit, Usage, error_document, exit_code
-from evidence.cli.files import write
+from evidence.cli.files import read, write
 from evidence.cli.remote import connect
 from evidence.cli.verbs import REMOTE, Verbs, seconds
 from evidence.errors import NotFinal
@@ -33,6 +33,7 @@ from models.errors import EvidenceError
 if TYPE_CHECKING:
     from evidence.client import Client
     from evidence.promise import Promise
+    from models.checkpoint import VerifierKey
 
 _SUFFIX = ".promise.json"
 _BATCH = 100
@@ -73,6 +74,11 @@ def register(verbs: Verbs) -> None:
     preserve.add_argument("--save", nargs="?", const="", metavar="FILE.promise.json")
     preserve.add_argument("--wait", choices=["final"])
     preserve.add_argument("--timeout", type=seconds, default=60.0, metavar="S")
+    preserve.add_argument(
+        "--trust",
+        metavar="trust.toml",
+        help=verbs.say("按此信任文件中的日志公钥检查承诺", "check promises under the log's keys in this trust file"),
+    )
     signing_options(preserve, zh, required=False)
 
 
@@ -193,9 +199,18 @@ def _document(item: _Item, request_id: str) -> dict[str, JSONValue]:
     return value
 
 
+def _known_keys(args: argparse.Namespace) -> list[VerifierKey]:
+    """The log's keys in the trust file of --trust; without it those that the service shows are believed for this run."""
+    from models.trust import MAX_TRUST_BYTES, TrustRoots
+
+    if args.trust is None:
+        return []
+    return [each.key for log in TrustRoots.parse(read(args.trust, "trust file", limit=MAX_TRUST_BYTES)).logs for each in log.keys]
+
+
 def _preserve(args: argparse.Namespace, console: Console) -> Exit:
     items = _items(args, console)
-    with connect(args, console) as client:
+    with connect(args, console, keys=_known_keys(args)) as client:
         if args.sign_key:
             _sign(items, args, client, console)
         _send(items, client, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from models.errors import Malformed
 
 if TYPE_CHECKING:
     from evidence.client import Client
+    from models.checkpoint import VerifierKey
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _DEFAULT_HOME = "var"
@@ -49,14 +51,14 @@ def token_of(console: Console) -> str | None:
     return data.decode("utf-8", "replace").strip() or None
 
 
-def connect(args: argparse.Namespace, console: Console) -> Client:
-    """A client of the service that the command line and the environment name.
+def connect(args: argparse.Namespace, console: Console, *, keys: Sequence[VerifierKey] = ()) -> Client:
+    """A client of the service that the command line and the environment name; `keys` of its log, if known from elsewhere.
 
     Raises: Usage if address or token have a wrong form.
     """
     from evidence.client import Client
 
     try:
-        return Client(url_of(args, console), token=token_of(console), request_id=console.request_id)
+        return Client(url_of(args, console), token=token_of(console), keys=keys, request_id=console.request_id)
     except Malformed as error:
         raise Usage(error.message, hint="see --url, EVIDENCE_URL, EVIDENCE_TOKEN") from error

@@ -86,4 +86,7 @@ def _examine(_: argparse.Namespace, console: Console) -> Exit:
     damage = examine(settings_of(console), clock=utc_now)
     value = damage.to_json()
     console.document(value, listing(value))
-    return Exit.DONE if damage.is_clean else Exit.REFUSED
+    if not damage.is_clean:
+        return Exit.REFUSED
+    # What was out of reach is neither found whole nor found damaged.
+    return Exit.DONE if damage.is_whole else Exit.UNDECIDED

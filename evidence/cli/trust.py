@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from typing import TYPE_CHECKING
 
 from evidence.cli.console import Console
@@ -57,6 +56,8 @@ def _fingerprint(args: argparse.Namespace, console: Console) -> Exit:
 
 
 def _export(args: argparse.Namespace, console: Console) -> Exit:
+    import asyncio
+
     from evidence.cli.local import opened
 
     with opened(console) as home:

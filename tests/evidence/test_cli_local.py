@@ -351,6 +351,20 @@ def test_closed_streams_are_no_verdict(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False, timeout=60).returncode == 70
 
 
+def test_verifying_loads_neither_network_nor_database(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(TRUST)
+    (tmp_path / "x.cz").write_bytes(b"x")
+    script = (
+        "import sys\n"
+        "from evidence.cli.app import run\n"
+        "assert run(['verify', 'x.cz', '--trust', 't.toml']) == 3\n"
+        "heavy = {'httpx', 'fastapi', 'starlette', 'sqlalchemy', 'uvicorn', 'alembic', 'ssl', 'asyncio'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], environ={}) == 0
     assert capsys.readouterr().out.startswith("evidence 0.")

@@ -15,7 +15,7 @@ from evidence.cli.app import run
 from evidence.client import AsyncClient, Client
 from evidence.demo import verify_apart
 from evidence.errors import Conflict, Forbidden
-from evidence.promise import parse_promise
+from evidence.promise import Promise, parse_promise
 from models.digest import Algorithm, Digest, sm3
 from models.errors import Invalid, VerificationError
 from models.signature import SM2Signer
@@ -49,13 +49,15 @@ def preserved(verb: Verb) -> dict[str, Any]:
     Path("秘密.txt").write_text("一段只有我们知道的内容", "utf-8")
     code, document = verb("preserve", "秘密.txt", "--wait", "final")
     assert code == 0
-    return document
+    found: dict[str, Any] = document
+    return found
 
 
 def example(verb: Verb, name: str = "file@1") -> dict[str, Any]:
     code, document = verb("templates", "example", name)
     assert code == 0
-    return document
+    found: dict[str, Any] = document
+    return found
 
 
 # --- preserve, show, query ------------------------------------------------------------------------------------
@@ -87,6 +89,16 @@ def test_a_kept_promise_can_be_checked_again(verb: Verb, service: Served) -> Non
         parse_promise(kept, keys=keys)
     code, document = verb("preserve", "a.txt", "--save", "mine.promise.json")
     assert (code, Path("mine.promise.json").exists()) == (0, True)
+
+
+def test_promises_are_judged_by_a_trust_file_that_is_given(verb: Verb, tmp_path: Path) -> None:
+    Path("j.txt").write_text("j")
+    assert verb("trust", "export", "-o", "trust.toml")[0] == 0
+    assert verb("preserve", "j.txt", "--trust", "trust.toml")[0] == 0
+    other = str(tmp_path / "other")
+    assert verb("init", EVIDENCE_HOME=other)[0] == 0
+    assert verb("trust", "export", "-o", "other.toml", EVIDENCE_HOME=other)[0] == 0
+    assert verb("preserve", "j.txt", "--trust", "other.toml")[0] == 1
 
 
 def test_folders_are_walked_only_when_asked(verb: Verb) -> None:
@@ -507,8 +519,9 @@ def test_the_async_client_takes_the_same_path(service: Served, verb: Verb) -> No
             await client.wait(promise.evidence_id)
             await client.checkpoint()
             results = await client.preserve_many([body, {**body, "template": "nosuch@1"}])
-            assert results[0].evidence_id == promise.evidence_id
+            assert isinstance(results[0], Promise)
             assert isinstance(results[1], Invalid)
+            assert results[0].evidence_id == promise.evidence_id
             return await client.bundle(promise.evidence_id)
 
     bundle = asyncio.run(path())
@@ -534,6 +547,7 @@ def test_heads_of_the_log_continue_each_other(service: Served, verb: Verb) -> No
         client.preserve(example(verb))
         second = client.checkpoint()
         assert second.checkpoint().size > first.checkpoint().size
+        assert client.checkpoint(tree=Algorithm.SHA256).checkpoint().origin.endswith("/sha256")
 
 
 def test_errors_are_those_of_the_service(service: Served, verb: Verb) -> None:
