@@ -86,7 +86,7 @@ class Batch:
     head: HeadRow
     now: datetime
     after: Sequence[BlockRef]
-    keep: Callable[[Sequence[tuple[bytes, bytes]]], object]
+    keep: Callable[[Sequence[tuple[bytes, bytes]], tuple[int, bytes]], object]
     outcomes: list[Outcome] = field(default_factory=list)
     fresh: list[tuple[Pending, Sealed, bytes]] = field(default_factory=list)
 
@@ -148,7 +148,7 @@ class Batch:
         """Every new item's secret is durable in the store of secrets, before its row is written (formats §8.2)."""
         secrets = [(sm3(item.statement.data), item.secret) for item, _, _ in self.fresh if item.secret is not None]
         if secrets:
-            self.keep(secrets)
+            self.keep(secrets, (self.head.size, self.head.sm3_root))
 
     def insert(self) -> None:
         """All rows of the new items are in the transaction."""

@@ -18,7 +18,19 @@ from evidence.archive import Archive
 from evidence.batch import Batch
 from evidence.contents import Contents
 from evidence.errors import HomeRefused, SettingWrong
-from evidence.home import HomeFacts, HomeLock, Signers, chain_trust, log_trusts, log_vkeys, make_home, open_signers, read_facts
+from evidence.home import (
+    HomeFacts,
+    HomeLock,
+    Signers,
+    authority_folder,
+    certify_nodes,
+    chain_trust,
+    log_trusts,
+    log_vkeys,
+    make_home,
+    open_signers,
+    read_facts,
+)
 from evidence.issuance import Issuance
 from evidence.keys import FindKey, HomeKeys, make_folder, write_once
 from evidence.keystore import KeyStore
@@ -26,8 +38,9 @@ from evidence.log import Log, LogKeys
 from evidence.preparation import Intake, Preparation
 from evidence.preservation import Preservation
 from evidence.query import NodeSet, Query
+from evidence.sandbox_ca import SandboxAuthority
 from evidence.schema import check_version, upgrade
-from evidence.settings import Settings
+from evidence.settings import Environment, Settings
 from evidence.signing import Signing
 from evidence.steps import StepFunction, no_step
 from evidence.store import HeadRow, Store
@@ -42,6 +55,8 @@ SERVICE_ACCOUNT = "service"
 LOCAL_ACCOUNT = "local"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 TRUST_YEAR = timedelta(days=365)
+UPLOAD_KEPT = timedelta(days=7)
+"""How long an upload that no item has claimed is kept."""
 NODES_ASKED = 16
 
 Clock = Callable[[], datetime]
@@ -82,6 +97,8 @@ def initialise(settings: Settings, *, clock: Clock = utc_now, randomness: Random
         facts = read_facts(settings)
         signers = open_signers(settings, facts, clock=clock)
         access = Access(store.writer, reader=store.reader, clock=clock, randomness=randomness)
+        if settings.environment is Environment.SANDBOX:
+            certify_nodes(settings, facts, signers, access, clock=clock, randomness=randomness)
         token = settings.home / TOKEN_FILE
         if not token.exists():
             if any(row.account == LOCAL_ACCOUNT for row in access.list()):
@@ -182,7 +199,7 @@ def open_home(
         contents=Contents(store, secrets),
         access=access,
         originals=archive,
-        signing=Signing(access, ca_folder=settings.ca_folder),
+        signing=Signing(access, ca_folder=authority_folder(settings)),
         clock=clock,
     )
 
@@ -287,11 +304,29 @@ class Service:
     async def start(self) -> None:
         """Left-overs of a crash are cleared, chains are compared, and the service accepts items."""
         self.home.originals.sweep()
+        self.home.originals.expire(self.clock() - UPLOAD_KEPT)
+        if self.settings.environment is Environment.SANDBOX:
+            SandboxAuthority(self.settings.home, clock=self.clock).refresh_list()
         self.home.secrets.sweep(self._known)
+        self._check_head_lock()
         self.log.start()
         await self.anchoring.catch_up()
         await self.issuance.start()
         self.anchoring.start()
+
+    def _check_head_lock(self) -> None:
+        """Return if the log holds the head that was kept outside its database when secrets were last put.
+
+        Raises: HomeRefused if the database was set back behind it: nothing is signed then.
+        Source: formats §3.4; reliability R11.
+        """
+        kept, state = self.home.secrets.head(), self.log.state
+        if kept is None or (kept[0] <= state.size and state.sm3.root(kept[0]) == kept[1]):
+            return
+        raise HomeRefused(
+            f"the database is behind the head kept outside it: expected {kept[0]} entries of that history, got {state.size}",
+            hint="the database was restored or is a copy: bring back the newest one; nothing is signed until then",
+        )
 
     def _known(self, items: Sequence[bytes]) -> Collection[bytes]:
         c = tables.evidence.c
@@ -343,7 +378,7 @@ async def open_service(
             anchoring_of[0].guard()
 
         def batch(connection: Connection, head: HeadRow, now: datetime, blocks: Sequence[BlockRef]) -> Batch:
-            return Batch(connection, head, now, blocks, home.secrets.put_many)
+            return Batch(connection, head, now, blocks, lambda secrets, at: home.secrets.put_many(secrets, head=at))
 
         log = Log(
             home.store,

@@ -14,9 +14,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from chain_gateway.port import create_chain, node_key_path
+from evidence.access import Access
 from evidence.errors import HomeRefused, SettingWrong
 from evidence.keys import HomeKeys, TimedSigner, make_folder, read_private, write_once
-from evidence.settings import Settings
+from evidence.sandbox_ca import SandboxAuthority
+from evidence.settings import Environment, Settings
 from evidence.store import HeadRow, Store, create_head, read_head
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
 from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, twin_origin, vkey
@@ -146,6 +148,13 @@ def make_home(settings: Settings, store: Store, *, clock: Callable[[], datetime]
     return is_new
 
 
+def authority_folder(settings: Settings) -> Path | None:
+    """Where the certificates of accepted CAs lie: as set, or the sandbox's own."""
+    if settings.ca_folder is None and settings.environment is Environment.SANDBOX:
+        return settings.home / "certs"
+    return settings.ca_folder
+
+
 @dataclass(frozen=True, slots=True)
 class Signers:
     """The log's two keys and the subject's node keys, each within its time of validity."""
@@ -170,6 +179,34 @@ def open_signers(settings: Settings, facts: HomeFacts, *, clock: Callable[[], da
         if path is not None:
             nodes[url] = TimedSigner(SM2Signer.from_pem(read_private(path)), name="node", clock=clock, **window("node"))
     return Signers(keys.signer("log", **window("log")), keys.signer("twin", **window("twin")), nodes)
+
+
+def certify_nodes(
+    settings: Settings,
+    facts: HomeFacts,
+    signers: Signers,
+    access: Access,
+    *,
+    clock: Callable[[], datetime],
+    randomness: Callable[[int], bytes],
+) -> None:
+    """Every node key of a sandbox has a certificate of the sandbox's own CA, and both are published. Idempotent.
+
+    Source: T/SAC 004—2024 6.4.3-a (公钥及证书信息公开).
+    """
+    authority = SandboxAuthority(settings.home, clock=clock, randomness=randomness)
+    authority.create()
+    window = facts.windows["node"]
+    for number, signer in enumerate(signers.nodes.values()):
+        certificate = authority.certify(
+            f"node-{number}",
+            f"CN=node {number} of {facts.subject[0]}",
+            signer.public_key,
+            not_before=window.start or facts.created_at,
+            not_after=window.until or facts.created_at + KEY_YEARS,
+        )
+        access.register_certificate(None, certificate.der)
+    access.register_certificate(None, authority.certificate.der)
 
 
 def log_vkeys(facts: HomeFacts, signers: Signers) -> dict[Algorithm, VerifierKey]:

@@ -55,6 +55,15 @@ _secret = Table(
     Column("wrapped", LargeBinary, nullable=True),
 )
 
+# Where the log stood at the last commit but one, kept apart from the log's own database.
+_head = Table(
+    "head_lock",
+    _METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary(32), nullable=False),
+)
+
 _INSERT = insert(_secret)
 _READ = select(_secret.c.item, _secret.c.month, _secret.c.wrapped).where(_secret.c.item.in_(bindparam("items", expanding=True)))
 
@@ -93,11 +102,12 @@ class KeyStore:
         self._writer.dispose()
         self._reader.dispose()
 
-    def put_many(self, secrets: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    def put_many(self, secrets: Sequence[tuple[bytes, bytes]], *, head: tuple[int, bytes] | None = None) -> dict[bytes, bytes]:
         """The secrets of these items are stored, durable on return, in one transaction with one flush.
 
         Idempotent. An item that has a secret keeps it: what was stored and differs from what was
-        given is returned, and the caller must use that one.
+        given is returned, and the caller must use that one. `head`, the size and SM3 root that the log
+        has reached, is kept in the same transaction: the head lock outside the main database.
         Shapes: (SM3(S) of 32 bytes, secret of 32 bytes) each.
         Raises: Erased if an item was destroyed (nothing of the call is stored then); StorageFull,
             Unready if the store cannot write.
@@ -114,6 +124,8 @@ class KeyStore:
         try:
             with self._writing() as connection:
                 connection.execute(_INSERT, rows)
+                if head is not None:
+                    self._keep_head(connection, *head)
         except IntegrityError:
             # Rare: a repeat after a crash, or the same item twice in one call.
             standing = self._put_missing(rows, secrets)
@@ -121,6 +133,16 @@ class KeyStore:
             standing = {}
         self._step(Step.SECRETS_AFTER)
         return standing
+
+    def _keep_head(self, connection: Connection, size: int, root: bytes) -> None:
+        if not connection.execute(update(_head).values(size=size, root=root)).rowcount:
+            connection.execute(insert(_head).values(id=1, size=size, root=root))
+
+    def head(self) -> tuple[int, bytes] | None:
+        """The size and SM3 root that the log had reached when secrets were last put (formats §3.4)."""
+        with self._answering(), self._reader.connect() as connection, connection.begin():
+            row = connection.execute(select(_head.c.size, _head.c.root)).one_or_none()
+        return None if row is None else (row.size, bytes(row.root))
 
     def _put_missing(self, rows: Sequence[Mapping[str, Any]], secrets: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         with self._writing() as connection:
