@@ -239,6 +239,7 @@ class GatewayLaws:
         with pytest.raises(VerificationError):
             verify(receipts[0], trust, anchors[1])
 
+    @pytest.mark.long
     async def test_every_changed_bit_of_a_receipt_is_refused(self, network: Network) -> None:
         gateway = await network.open()
         anchor = make_anchor(network.chain_id, "bits")

@@ -391,6 +391,7 @@ class Node:
             return cached
         try:
             block = self._read_block(self.places[height])
+            self.check_seals(block.header, block.seals or ())
         except (EvidenceError, OSError) as error:
             if not self.is_up or isinstance(error, ChainUnavailable):
                 raise ChainUnavailable(self.detail) from error
@@ -406,7 +407,6 @@ class Node:
         _, seals = read_final(file.read(where.final_place, where.final_size)[:-1])
         if block.header.id != where.id or tx_root(block.transactions) != block.header.tx_root:
             raise Malformed("block is not the one that was stored")
-        self.check_seals(block.header, seals)
         return block._replace(seals=seals)
 
     def seals_at(self, height: int) -> bytes:
@@ -425,8 +425,11 @@ class Node:
         except (OSError, EvidenceError):
             self.hurt(None, "key of the node cannot be read")
 
-    def redo_all(self) -> None:
+    def redo_all(self, judged: set[StoredBlock]) -> None:
         """Every block of the copy is re-done with every signature; damage is kept with its height.
+
+        `judged` holds blocks that were re-done already for another node, down to the last byte of
+        transactions and seals, and gets those re-done here: their signatures are not judged twice.
 
         Source: T/SAC 004—2024 4.1.1 d), 4.1.3 e), 6.4.3 d).
         """
@@ -436,10 +439,16 @@ class Node:
             for where in copied:
                 height = len(self.places)
                 block = self._read_block(where)
-                draft = self.redo(block.header, block.transactions)
+                shared = block._replace(own_seal=None, transactions=())
+                if shared in judged:
+                    self._replay(block)
+                else:
+                    self._draft = self.redo(block.header, block.transactions)
+                    self.check_seals(block.header, block.seals or ())
+                    judged.add(shared)
                 if block.own_seal is not None:
                     self._check_own_seal(block.header, block.own_seal)
-                self.state.commit(draft)
+                self.state.commit(self._draft)
                 self.places.append(where)
         except (EvidenceError, OSError) as error:
             what = error.message if isinstance(error, EvidenceError) else f"cannot be read: {error.strerror}"

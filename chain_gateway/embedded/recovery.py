@@ -165,11 +165,12 @@ def check(folder: Path, config: ChainConfig) -> tuple[Damage, ...]:
     Runs beside a writing process: a node that seems behind is read again before it is named.
     """
     nodes = [Node(number, folder, config, disk=None, step=no_step) for number in range(len(config.keys))]
+    judged: set[StoredBlock] = set()
     for node in nodes:
         node.start()
         node.check_key()
         if node.is_up:
-            node.redo_all()
+            node.redo_all(judged)
     for node in _up(nodes):
         # Read again after its peers were read: what they hold of it is then older than what it holds itself.
         node.refresh()
