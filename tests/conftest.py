@@ -1,5 +1,6 @@
 """What every test may ask for: a clock, a real PostgreSQL; and the rule that a required test is not skipped."""
 
+import itertools
 import os
 from collections.abc import Generator, Iterator
 
@@ -45,8 +46,21 @@ def _refuse_skip(config: pytest.Config, report: pytest.TestReport | pytest.Colle
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests begin first, so that no core is idle while they run at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """The longest tests begin first, spread over the workers, so that no core is idle while one of them ends the run.
+
+    The list is handed out in equal runs of items, one to each worker (xdist, worksteal).
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for item in items if item.get_closest_marker("long")]
+    others = iter([item for item in items if not item.get_closest_marker("long")])
+    left = len(items)
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        size = left // (workers - worker)
+        first = longest[worker::workers]
+        ordered += [*first, *itertools.islice(others, max(0, size - len(first)))]
+        left -= size
+    items[:] = [*ordered, *others]
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from processes import die_with_parent, is_left_over, own_name
 
 TOP = Path(__file__).parent.parent
 _BASE = "localhost/evidence-test-base"
-_PACKAGES = "localhost/evidence-test-packages"
 _IMAGE = "localhost/evidence-test"
 _TOOLS = ("buildah", "debootstrap")
 _CONTAINER = "evidence-test-"
@@ -113,8 +112,9 @@ def build_image() -> str:
             "--build-arg", f"BASE={base}", "--secret", f"id=pip,src={settings}", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro",
             "-f", "docker/Dockerfile",
         ]  # fmt: skip
-        # The packages have a name of their own, so that clearing away what no name holds leaves them.
-        _buildah(*common, "--target", "packages", "-t", _PACKAGES, ".")
+        # Every stage has a name of its own, so that clearing away what no name holds leaves what the next build starts from.
+        for stage in ("packages", "project"):
+            _buildah(*common, "--target", stage, "-t", f"{_IMAGE}-{stage}", ".")
         _buildah(*common, "-t", _IMAGE, ".")
         for name in _buildah("containers", "--format", "{{.ContainerName}}", "--noheading").split():
             if is_left_over(name, _CONTAINER):
@@ -137,13 +137,13 @@ def _pip_settings() -> str:
 
 
 class Container:
-    """The service as the image starts it, with `home` as its volume, on this machine's network."""
+    """The service as the image starts it, with `home` as its volume and the secrets it is given, on this machine's network."""
 
-    def __init__(self, image: str, home: Path, **environment: str) -> None:
+    def __init__(self, image: str, home: Path, *, secrets_folder: Path, **environment: str) -> None:
         home.mkdir(mode=0o700, exist_ok=True)
         os.chown(home, _SERVICE_USER, _SERVICE_USER)
         self._options: list[str | Path] = ["--isolation", "chroot", "--network", "host"]
-        self._options += ["--volume", f"{home}:/var/lib/evidence:rw"]
+        self._options += ["--volume", f"{home}:/var/lib/evidence:rw", "--volume", f"{secrets_folder}:/run/secrets:ro"]
         for name, value in environment.items():
             self._options += ["--env", f"{name}={value}"]
         self._log = home.with_name(f"{home.name}.log")

@@ -16,6 +16,7 @@ from postgres import Database
 from processes import free_port
 
 DOCKER = TOP / "docker"
+PASSWORD = "a synthetic password"
 
 
 @pytest.fixture
@@ -33,7 +34,11 @@ def container(request: pytest.FixtureRequest, image: str, tmp_path: Path) -> Ite
     if request.param == "postgresql":
         database: Database = request.getfixturevalue("postgres")
         environment["EVIDENCE_DATABASE_URL"] = database.url
-    made = Container(image, tmp_path / "home", **environment)
+        environment["POSTGRES_PASSWORD_FILE"] = "/run/secrets/postgresql_password"
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(mode=0o755)
+    (secrets / "postgresql_password").write_text(PASSWORD + "\n")
+    made = Container(image, tmp_path / "home", secrets_folder=secrets, **environment)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
             yield made, client
@@ -61,6 +66,8 @@ def test_service_of_the_image_preserves_and_keeps_an_item(container: tuple[Conta
     _start(service, client)
     running = service.service()
     assert isinstance(running, psutil.Process)
+    if "POSTGRES_PASSWORD_FILE" in running.environ():
+        assert running.environ()["PGPASSWORD"] == PASSWORD
     assert client.get("/healthz").status_code == httpx.codes.OK
     assert service.run("/opt/evidence/bin/start", "--check") == ""
     assert client.get("/v1/service").json()["version"]
