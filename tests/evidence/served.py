@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evidence.cli.app import run
+
+Verb = Callable[..., tuple[int, Any]]
+"""Runs a verb with --json and gives back its exit code and document."""
 
 ENTRY = [sys.executable, "-m", "evidence.cli.main"]
 
@@ -59,3 +63,11 @@ def served(home: Path, **settings: str) -> Iterator[Served]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def example(verb: Verb, name: str = "file@1") -> dict[str, Any]:
+    """A fresh valid submission of the template."""
+    code, document = verb("templates", "example", name)
+    assert code == 0
+    found: dict[str, Any] = document
+    return found

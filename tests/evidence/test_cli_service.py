@@ -3,62 +3,20 @@
 import asyncio
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ENTRY, Served, clean_environment, served
+from served import ENTRY, Served, Verb, clean_environment, example
 
-from evidence.cli.app import run
 from evidence.client import AsyncClient, Client
 from evidence.demo import verify_apart
-from evidence.errors import Conflict, Forbidden
+from evidence.errors import Forbidden
 from evidence.promise import Promise, parse_promise
 from models.digest import Algorithm, Digest, sm3
 from models.errors import Invalid, VerificationError
 from models.signature import SM2Signer
 from models.trust import TrustRoots
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served") / "home") as found:
-        yield found
-
-
-Verb = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def verb(service: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
-    """Runs a verb with --json and gives back its exit code and document."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv: str, **environ: str) -> tuple[int, Any]:
-        code = run([*argv, "--json", "--quiet"], environ={**service.environ, **environ})
-        out = capsys.readouterr().out
-        return code, json.loads(out) if out else None
-
-    return call
-
-
-@pytest.fixture
-def preserved(verb: Verb) -> dict[str, Any]:
-    Path("秘密.txt").write_text("一段只有我们知道的内容", "utf-8")
-    code, document = verb("preserve", "秘密.txt", "--wait", "final")
-    assert code == 0
-    found: dict[str, Any] = document
-    return found
-
-
-def example(verb: Verb, name: str = "file@1") -> dict[str, Any]:
-    code, document = verb("templates", "example", name)
-    assert code == 0
-    found: dict[str, Any] = document
-    return found
-
 
 # --- preserve, show, query ------------------------------------------------------------------------------------
 
@@ -74,14 +32,14 @@ def test_a_file_is_preserved_once_however_often_it_is_sent(verb: Verb, preserved
     )
 
 
-def test_a_kept_promise_can_be_checked_again(verb: Verb, service: Served) -> None:
+def test_a_kept_promise_can_be_checked_again(verb: Verb, cli_service: Served) -> None:
     Path("a.txt").write_text("a")
     code, document = verb("preserve", "--save", "a.txt")
     assert code == 0
     assert document["promise_file"] == "a.txt.promise.json"
     kept = json.loads(Path("a.txt.promise.json").read_text("utf-8"))
     assert Path("a.txt.promise.json").stat().st_mode & 0o077 == 0
-    with Client(service.url) as client:
+    with Client(cli_service.url) as client:
         keys = client._run(client._talk.log_keys())
     assert parse_promise(kept, keys=keys).evidence_id == document["evidence_id"]
     kept["leaf_index"] += 1
@@ -111,7 +69,7 @@ def test_folders_are_walked_only_when_asked(verb: Verb) -> None:
     assert len({each["evidence_id"] for each in document["items"]}) == 3
 
 
-def test_keep_sends_digests_only(verb: Verb, service: Served) -> None:
+def test_keep_sends_digests_only(verb: Verb, cli_service: Served) -> None:
     Path("kept.txt").write_text("this text stays at home 7c1f")
     code, document = verb("preserve", "kept.txt", "--originals", "keep")
     assert code == 0
@@ -119,9 +77,9 @@ def test_keep_sends_digests_only(verb: Verb, service: Served) -> None:
     assert item["originals"] == [] or not any(each["held"] for each in item["originals"])
 
 
-def test_an_uploaded_original_comes_back_byte_for_byte(verb: Verb, service: Served, preserved: dict[str, Any]) -> None:
+def test_an_uploaded_original_comes_back_byte_for_byte(verb: Verb, cli_service: Served, preserved: dict[str, Any]) -> None:
     data = Path("秘密.txt").read_bytes()
-    with Client(service.url, token=(service.home / "token").read_text()) as client:
+    with Client(cli_service.url, token=(cli_service.home / "token").read_text()) as client:
         assert client.download_original(Digest(Algorithm.SM3, sm3(data))) == data
 
 
@@ -153,13 +111,6 @@ def test_an_item_is_found_by(verb: Verb, preserved: dict[str, Any], how: str) ->
 
 
 # --- issue, verify --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bundle(verb: Verb, preserved: dict[str, Any]) -> str:
-    assert verb("trust", "export", "-o", "trust.toml")[0] == 0
-    assert verb("issue", preserved["evidence_id"], "-o", "x.cz")[0] == 0
-    return "x.cz"
 
 
 def test_an_issued_bundle_verifies_with_its_original(verb: Verb, bundle: str) -> None:
@@ -222,10 +173,10 @@ def test_explanations_go_into_an_empty_folder_only(verb: Verb, bundle: str) -> N
     assert verb("verify", bundle, "--trust", "trust.toml", "--explain", "why")[0] == 64
 
 
-def test_a_bundle_goes_to_stdout_as_bytes(service: Served, verb: Verb, preserved: dict[str, Any], bundle: str) -> None:
+def test_a_bundle_goes_to_stdout_as_bytes(cli_service: Served, verb: Verb, preserved: dict[str, Any], bundle: str) -> None:
     done = subprocess.run(
         [*ENTRY, "issue", preserved["evidence_id"], "-o", "-"],
-        env=clean_environment(**service.environ),
+        env=clean_environment(**cli_service.environ),
         capture_output=True,
         check=True,
     )
@@ -259,7 +210,7 @@ def key(verb: Verb) -> str:
     return "k.pem"
 
 
-def test_a_sealed_item_is_opened_only_by_its_opening(verb: Verb, key: str, service: Served) -> None:
+def test_a_sealed_item_is_opened_only_by_its_opening(verb: Verb, key: str, cli_service: Served) -> None:
     code, account = verb("whoami")
     Path("account.json").write_text(json.dumps(account))
     Path("geheim-0f3a.txt").write_text("sealed")
@@ -297,187 +248,6 @@ def test_an_unregistered_key_is_refused(verb: Verb) -> None:
     assert verb("preserve", "s2.txt", "--sign-key", "other.pem")[0] == 3
 
 
-# --- access, refusals -----------------------------------------------------------------------------------------
-
-
-def test_a_token_is_printed_once_last_on_the_line(service: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["access", "add", "printed", "--role", "auditor", "--expires", "90d"], environ=service.environ) == 0
-    out = capsys.readouterr().out
-    token = out.splitlines()[0].split()[-1]
-    assert token.startswith("cz_")
-    assert run(["access", "list"], environ=service.environ) == 0
-    assert token not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("span", ["90", "d", "0d", "-1d", "90y", "999999d"])
-def test_a_span_is_a_number_and_a_unit(verb: Verb, span: str) -> None:
-    code = verb("access", "add", "spanned", "--role", "auditor", "--expires", span)[0]
-    assert code == (64 if span != "999999d" else code)
-    assert code not in {1, 2, 70}
-
-
-def test_roles_are_kept_apart(verb: Verb, preserved: dict[str, Any], bundle: str) -> None:
-    tokens = {}
-    for role in ("auditor", "court", "operator"):
-        code, document = verb("access", "add", f"one-{role}", "--role", role)
-        assert code == 0
-        tokens[role] = document["token"]
-    Path("n.txt").write_text("n")
-    for token in tokens.values():
-        code, document = verb("preserve", "n.txt", EVIDENCE_TOKEN=token)
-        assert (code, document["status"]) == (1, 403)
-    code, item = verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=tokens["auditor"])
-    assert code == 0
-    assert [(each["name"], each["digest"]) for each in item["originals"]] == [(None, None)]
-    assert sm3(Path("秘密.txt").read_bytes()).hex() not in json.dumps(item)
-    assert verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=tokens["operator"])[1]["contents"] is None
-
-
-def test_expired_revoked_rotated_and_missing_tokens_let_nobody_in(verb: Verb, preserved: dict[str, Any], tmp_path: Path) -> None:
-    code, document = verb("access", "add", "leaver", "--role", "auditor")
-    old = document["token"]
-    assert verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=old)[0] == 0
-    code, document = verb("access", "rotate", "leaver")
-    deadline = time.monotonic() + 5
-    while verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=old)[0] != 1:
-        assert time.monotonic() < deadline
-    assert verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=document["token"])[0] == 0
-    assert verb("access", "revoke", "leaver")[0] == 0
-    for token in ("cz_x", "nonsense", "x" * 300):
-        code, document = verb("show", preserved["evidence_id"], EVIDENCE_TOKEN=token)
-        assert code == 1
-        assert document["type"] == "/problems/unauthorised"
-    assert verb("show", preserved["evidence_id"], EVIDENCE_HOME=str(tmp_path / "none"))[0] == 1
-    assert verb("access", "revoke", "nobody")[0] == 1
-    assert verb("access", "add", "leaver", "--role", "auditor")[0] == 1
-
-
-def test_a_refusal_is_a_document_on_stdout(verb: Verb, service: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = verb("show", "ev_0000000000")
-    assert (code, document["status"], document["type"]) == (1, 404, "/problems/not-found")
-    assert document["request_id"]
-    assert run(["show", "ev_0000000000"], environ=service.environ) == 1
-    assert capsys.readouterr().out
-
-
-def test_not_final_yet_is_two_and_the_promise_stands(verb: Verb) -> None:
-    Path("late.txt").write_text("late")
-    code, document = verb("preserve", "late.txt", "--wait", "final", "--timeout", "0", "--save")
-    assert code == 2
-    assert document["evidence_id"]
-    assert Path("late.txt.promise.json").exists()
-    code, refused = verb("issue", document["evidence_id"], "-o", "late.cz")
-    assert (code, refused["type"]) in {(2, "/problems/not-final"), (0, None)} if "type" in refused else code == 0
-    assert verb("preserve", "late.txt", "--wait", "final")[0] == 0
-
-
-def test_another_content_under_one_client_key_is_a_conflict_with_its_record(verb: Verb, service: Served) -> None:
-    first, second = example(verb), example(verb)
-    second["client_key"] = first["client_key"]
-    for body, expected in ((first, 0), (second, 1)):
-        Path("s.json").write_text(json.dumps(body), "utf-8")
-        code, document = verb("preserve", "-f", "s.json")
-        assert code == expected
-    assert verb("show", document["record_id"])[0] in {0, 1}
-    with Client(service.url, token=(service.home / "token").read_text()) as client, pytest.raises(Conflict) as refused:
-        client.preserve(second)
-    assert refused.value.record_id == document["record_id"]
-
-
-def test_all_problems_are_told_and_no_value(verb: Verb) -> None:
-    body = example(verb)
-    body["stages"]["文件"] |= {"file_size": "geheim-81", "collected_at": "geheim-82", "more": "geheim-83"}
-    body["client_key"] = "13812345678"
-    Path("s.json").write_text(json.dumps(body), "utf-8")
-    code, document = verb("preserve", "-f", "s.json")
-    assert code == 3
-    assert len(document["errors"]) >= 3
-    assert "geheim" not in json.dumps(document)
-    assert "13812345678" not in json.dumps(document)
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"template": "nosuch@1"}, 3),
-        ({"template": 7}, 3),
-        ({"client_key": ""}, 3),
-        ({"client_key": "k" * 129}, 3),
-        ({"client_key": None}, 3),
-        ({"stages": {}}, 3),
-        ({"stages": []}, 3),
-        ({"stages": {"nosuch": {}}}, 3),
-        ({"occurred_at": "yesterday"}, 3),
-        ({"secret": "AAAA"}, 3),
-        ({"secret": 5}, 3),
-        ({"unknown": 1}, 3),
-        ({"link": {"code": "a\u0000b"}}, 3),
-        ({"sealed": {"statement": "{}"}}, 3),
-        ({"signature": {"key_id": "00000000", "encoding": "rs", "value": "AAAA"}}, 3),
-        ({"originals": [{"field": "object", "digest": "sm3:" + "0" * 64, "name": "x", "media_type": "y"}]}, 3),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_submission_and_injury(verb: Verb, change: dict[str, Any], code: int) -> None:
-    body = {**example(verb), **change}
-    size = verb("query", "--limit", "1")[1]["as_of"]["tree_size"]
-    Path("s.json").write_text(json.dumps(body), "utf-8")
-    found, document = verb("preserve", "-f", "s.json")
-    assert (found, bool(document["detail"])) == (code, True)
-    assert verb("query", "--limit", "1")[1]["as_of"]["tree_size"] == size
-
-
-@pytest.mark.parametrize(
-    ("argv", "code"),
-    [
-        (["show", "x"], {1, 3}),
-        (["show", "../../v1/service"], {1, 3}),
-        (["show", "ev_" + "g" * 10], {1, 3}),
-        (["query", "--digest", "md5:00"], {3}),
-        (["query", "--from", "yesterday"], {3}),
-        (["query", "--limit", "100000"], {3}),
-        (["query", "--cursor", "!!"], {3}),
-        (["issue", "ev_0000000000", "-o", "x.cz"], {1}),
-        (["issue", "ev_0000000000", "-o", "no/such/x.cz"], {1}),
-        (["chain", "blocks", "--chain", "nosuch"], {1}),
-        (["chain", "blocks", "--node", "77"], {1}),
-        (["chain", "show", "nosuch"], {1}),
-        (["chain", "show", "nosuch", "--all-nodes"], {1}),
-        (["chain", "compare", "ev_0000000000"], {1}),
-        (["access", "add", "", "--role", "auditor"], {3}),
-        (["access", "add", "x", "--role", "emperor"], {64}),
-        (["access", "add", "x"], {64}),
-        (["access", "register", "local", "--vkey", "x"], {3}),
-        (["access", "register", "local"], {64}),
-        (["trust", "export"], {64}),
-        (["trust", "export", "-o", "no/such/t.toml"], {64}),
-        (["key", "new", "-o", "-", "--account", "x"], {64}),
-        (["key", "show", "absent", "--account", "x"], {64}),
-        (["serve", "--port", "99999"], {64}),
-        (["serve", "--port", "0"], {4}),
-        (["init", "--environment", "nowhere"], {64}),
-        (["init", "--environment", "production"], {64}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_verb_and_injury_against_a_service(verb: Verb, argv: Sequence[str], code: set[int]) -> None:
-    found, document = verb(*argv)
-    assert found in code
-    assert document["detail"]
-
-
-def test_a_wrong_setting_is_named_in_one_sentence(verb: Verb) -> None:
-    for name, value in {"EVIDENCE_PORT": "many", "EVIDENCE_CHAINS": "nothing", "EVIDENCE_ANCHR_MODE": "BATCH"}.items():
-        code, document = verb("access", "list", **{name: value})
-        assert code == 64
-        assert name in document["detail"]
-
-
-def test_no_home_is_no_verdict(verb: Verb, tmp_path: Path) -> None:
-    for argv in (["serve", "--port", "0"], ["trust", "export", "-o", "t"], ["access", "list"]):
-        assert verb(*argv, EVIDENCE_HOME=str(tmp_path / "nothing"))[0] == 4
-
-
 # --- chains ---------------------------------------------------------------------------------------------------
 
 
@@ -510,11 +280,11 @@ def test_init_never_overwrites(verb: Verb, tmp_path: Path) -> None:
     assert Path(first["token_file"]) == Path(home, "token")
 
 
-def test_the_async_client_takes_the_same_path(service: Served, verb: Verb) -> None:
+def test_the_async_client_takes_the_same_path(cli_service: Served, verb: Verb) -> None:
     body = example(verb, "tsac004.underwriting-papers@1")
 
     async def path() -> bytes:
-        async with AsyncClient(service.url, token=(service.home / "token").read_text()) as client:
+        async with AsyncClient(cli_service.url, token=(cli_service.home / "token").read_text()) as client:
             promise = await client.preserve(body)
             await client.wait(promise.evidence_id)
             await client.checkpoint()
@@ -531,8 +301,8 @@ def test_the_async_client_takes_the_same_path(service: Served, verb: Verb) -> No
     assert verb("verify", "y.cz", "--trust", "trust.toml")[0] == 0
 
 
-def test_the_service_verifies_too_and_says_whose_trust_it_used(service: Served, bundle: str) -> None:
-    with Client(service.url, token=(service.home / "token").read_text()) as client:
+def test_the_service_verifies_too_and_says_whose_trust_it_used(cli_service: Served, bundle: str) -> None:
+    with Client(cli_service.url, token=(cli_service.home / "token").read_text()) as client:
         own = client.verify(Path(bundle).read_bytes())
         given = client.verify(
             Path(bundle).read_bytes(), trust=Path("trust.toml").read_bytes(), originals=[Path("秘密.txt").read_bytes()]
@@ -541,8 +311,8 @@ def test_the_service_verifies_too_and_says_whose_trust_it_used(service: Served, 
     assert own["trust_is"] != given["trust_is"]
 
 
-def test_heads_of_the_log_continue_each_other(service: Served, verb: Verb) -> None:
-    with Client(service.url, token=(service.home / "token").read_text()) as client:
+def test_heads_of_the_log_continue_each_other(cli_service: Served, verb: Verb) -> None:
+    with Client(cli_service.url, token=(cli_service.home / "token").read_text()) as client:
         first = client.checkpoint()
         client.preserve(example(verb))
         second = client.checkpoint()
@@ -550,8 +320,8 @@ def test_heads_of_the_log_continue_each_other(service: Served, verb: Verb) -> No
         assert client.checkpoint(tree=Algorithm.SHA256).checkpoint().origin.endswith("/sha256")
 
 
-def test_errors_are_those_of_the_service(service: Served, verb: Verb) -> None:
+def test_errors_are_those_of_the_service(cli_service: Served, verb: Verb) -> None:
     _, document = verb("access", "add", "watcher", "--role", "auditor")
     body = example(verb)
-    with Client(service.url, token=document["token"]) as client, pytest.raises(Forbidden):
+    with Client(cli_service.url, token=document["token"]) as client, pytest.raises(Forbidden):
         client.preserve(body)
