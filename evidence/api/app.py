@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,12 +24,13 @@ from evidence.api import routes_chains, routes_issuances, routes_items, routes_l
 from evidence.api.intake import BatchIntake, Intake
 from evidence.api.metrics import Latency
 from evidence.api.openapi import describe
-from evidence.api.problems import Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
-from evidence.api.requests import LongBodies, header, request_id_of
+from evidence.api.problems import Damaged, Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
+from evidence.api.requests import LongBodies, RequestIds, header
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from evidence.logging import bind_request_id
-from models.errors import EvidenceError, Malformed, Problem
+from evidence.store import storage_error
+from models.errors import EvidenceError, Malformed, Problem, VerificationError
 
 _log = logging.getLogger("evidence.api")
 
@@ -74,7 +76,7 @@ class Door:
 
     def __init__(self, service: Service, *, randomness: Callable[[int], bytes]) -> None:
         self._service = service
-        self._randomness = randomness
+        self._request_ids = RequestIds(randomness)
         self._latency = Latency()
         self._long_bodies = LongBodies()
         self._hot: dict[str, Intake | BatchIntake] = {hot.route: hot for hot in (Intake(service), BatchIntake(service))}
@@ -104,7 +106,7 @@ class Door:
         if scope["method"] == "HEAD":
             # What GET says without its body; the server leaves that out because its own scope still says HEAD.
             scope = {**scope, "method": "GET", "is_head": True}
-        request_id = request_id_of(scope, self._randomness)
+        request_id = self._request_ids.of(scope)
         scope["request_id"], scope["long_bodies"] = request_id, self._long_bodies
         answer = _Answer(send, request_id)
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
@@ -113,6 +115,8 @@ class Door:
                 await (hot or self.framework)(scope, receive, answer)
             except EvidenceError as error:
                 await self._refuse(error, scope, receive, answer)
+            except DBAPIError as error:
+                await self._refuse(storage_error(error), scope, receive, answer)
             except Exception as error:  # noqa: BLE001 - the top of the process for a request: the caller gets a problem, the log the cause
                 _log.error("request failed: %s", type(error).__name__, exc_info=error)
                 await self._refuse(
@@ -142,6 +146,7 @@ def _framework(service: Service, latency: Latency) -> FastAPI:
     for routes in (routes_items, routes_issuances, routes_originals, routes_log, routes_public, routes_chains, routes_pages):
         app.include_router(routes.router)
     app.add_exception_handler(EvidenceError, _on_evidence_error)
+    app.add_exception_handler(DBAPIError, _on_database)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_parameters)
     app.add_exception_handler(Exception, _on_fault)
@@ -156,9 +161,22 @@ def _answer(request: Request, error: EvidenceError) -> Response:
 def _on_evidence_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, EvidenceError):
         raise error
+    if isinstance(error, VerificationError) and request.method == "GET":
+        # Nothing was sent that could fail to verify, so it is what we hold.
+        _log.error("stored bytes do not verify: %s", error.message)
+        error = Damaged("stored bytes do not verify", hint="an operator runs `evidence examine`: it names what is damaged")
     if kind_of(error).status >= 500:
         _log.warning("request refused: %s", error.message)
     return _answer(request, error)
+
+
+def _on_database(request: Request, error: Exception) -> Response:
+    """The database did not answer: it is full, or away."""
+    if not isinstance(error, DBAPIError):
+        raise error
+    met = storage_error(error)
+    _log.warning("request refused: %s", met.message)
+    return _answer(request, met)
 
 
 def _on_fault(request: Request, error: Exception) -> Response:

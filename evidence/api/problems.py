@@ -198,9 +198,12 @@ def headers_of(error: EvidenceError, *, language: str = "zh") -> dict[str, str]:
     return headers
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+
 def encode(value: JSONValue) -> bytes:
     """`value` as compact UTF-8 JSON for an answer (what is hashed goes through models.canonical instead)."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()
 
 
 def problem_response(error: EvidenceError, *, request_id: str, language: str = "zh") -> Response:

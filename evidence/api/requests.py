@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -35,12 +36,23 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-def request_id_of(scope: Scope, randomness: Callable[[int], bytes]) -> str:
-    """The caller's X-Request-Id if it is 1–64 safe characters, else a fresh one of 32 hex digits."""
-    given = header(scope, b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return randomness(16).hex()
+class RequestIds:
+    """Gives each request its id: the caller's own if that is 1–64 safe characters, else a fresh one of 32 hex digits.
+
+    A fresh id is 8 random bytes of this process and a count: drawing randomness for each request would hand the
+    interpreter's lock over each time.
+    """
+
+    def __init__(self, randomness: Callable[[int], bytes]) -> None:
+        self._prefix = randomness(8).hex()
+        self._count = itertools.count()
+
+    def of(self, scope: Scope) -> str:
+        """The id of the request of `scope`."""
+        given = header(scope, b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._prefix}{next(self._count):016x}"
 
 
 def caller_of(scope: Scope, access: Access) -> Caller:

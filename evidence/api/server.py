@@ -171,6 +171,7 @@ def make_server(service: Service, *, listening: Callable[[str], object] = lambda
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         backlog=BACKLOG,

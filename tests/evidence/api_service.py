@@ -98,7 +98,7 @@ def running(home: Path, **overrides: Any) -> Iterator[Running]:
         thread.join(START_S)
 
 
-_PROGRAM = """
+PROGRAM = """
 import sys
 from pathlib import Path
 from evidence.api.server import serve
@@ -127,7 +127,7 @@ def process(home: Path) -> Iterator[Process]:
     """A service in a process of its own that answers; killed at the end if it still runs."""
     report = initialise(settings_for(home), clock=utc_now)
     started = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(home)],
+        [sys.executable, "-c", PROGRAM, str(home)],
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread runs yet

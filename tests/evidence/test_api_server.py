@@ -1,17 +1,28 @@
-"""The bounds that the protocol adds, against a bare application on a loopback port."""
+"""The bounds that the protocol adds, on a bare application; and the service as a process: ready, stopped, restarted."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from api_service import PROGRAM, process, running
 from starlette.types import Receive, Scope, Send
 
 from evidence.api.server import MAX_HEAD_BYTES, BoundedProtocol, listen
 from evidence.errors import SettingWrong
+from evidence.settings import AnchorMode
+from models.example import example
+from models.template import builtin
 
 WAIT_S = 10
 
@@ -115,3 +126,59 @@ def test_a_taken_port_is_named() -> None:
             listen("127.0.0.1", first.getsockname()[1])
     finally:
         first.close()
+
+
+def _submission() -> dict[str, Any]:
+    body: dict[str, Any] = example(builtin("file@1"), seed=secrets.token_bytes(16), client_key=secrets.token_hex(16))
+    return body
+
+
+def test_what_was_acknowledged_before_sigterm_is_there_after_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    acknowledged: list[str] = []
+    refused: list[str] = []
+
+    def send(client: httpx.Client) -> None:
+        try:
+            while True:
+                response = client.post("/v1/evidence", json=_submission())
+                if response.status_code == 201:
+                    acknowledged.append(response.json()["evidence_id"])
+                else:
+                    refused.append(response.json()["type"])
+                    return
+        except httpx.TransportError:
+            return  # the connection ended between two requests
+
+    with process(home) as service:
+        senders = [threading.Thread(target=send, args=(service.client(),)) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        while len(acknowledged) < 20:
+            assert service.process.poll() is None
+        service.process.terminate()
+        assert service.process.wait(60) == 0
+        for sender in senders:
+            sender.join()
+        assert service.process.stdout is not None
+        assert service.process.stdout.read().strip() == "ended"
+    assert set(refused) <= {"/problems/unready"}
+    with process(home) as service, service.client() as client:
+        for evidence_id in acknowledged:
+            assert client.get(f"/v1/evidence/{evidence_id}").status_code == 200
+        assert client.get("/v1/evidence", params={"limit": 1}).json()["total"] == len(acknowledged)
+
+
+def test_a_second_service_on_one_home_does_not_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with process(home):
+        second = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(home)], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert second.returncode != 0
+    assert "http://" not in second.stdout
+
+
+async def test_in_realtime_mode_an_answer_waits_for_the_chain(tmp_path: Path) -> None:
+    with running(tmp_path / "home", anchor_mode=AnchorMode.REALTIME) as api, api.client() as client:
+        assert client.post("/v1/evidence", json=_submission()).json()["state"] == "final"
