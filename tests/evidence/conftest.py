@@ -13,7 +13,7 @@ from evidence.cli.app import run
 
 @pytest.fixture(scope="session")
 def cli_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("served") / "home") as found:
+    with served(tmp_path_factory.mktemp("served") / "home", EVIDENCE_ANCHOR_INTERVAL_S="0.05") as found:
         yield found
 
 

@@ -1,11 +1,12 @@
 """A real service in a process of its own, on a free port, with a home of its own."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Served:
 def served(home: Path, **settings: str) -> Iterator[Served]:
     """The service of a fresh home; stopped by SIGTERM, and then it must have ended with 0."""
     environ = clean_environment(EVIDENCE_HOME=str(home), **settings)
-    assert run(["init", "--quiet"], environ=environ) == 0
+    with redirect_stdout(io.StringIO()):
+        assert run(["init", "--quiet"], environ=environ) == 0
     with (home.parent / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             [*ENTRY, "serve", "--port", "0", "--json", "--quiet"],

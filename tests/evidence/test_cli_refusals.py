@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Served, Verb, example
+from served import Served, Verb, example, served
 
 from evidence.cli.app import run
 from evidence.client import Client
@@ -77,15 +77,17 @@ def test_a_refusal_is_a_document_on_stdout(verb: Verb, cli_service: Served, caps
     assert capsys.readouterr().out
 
 
-def test_not_final_yet_is_two_and_the_promise_stands(verb: Verb) -> None:
-    Path("late.txt").write_text("late")
-    code, document = verb("preserve", "late.txt", "--wait", "final", "--timeout", "0", "--save")
-    assert code == 2
-    assert document["evidence_id"]
-    assert Path("late.txt.promise.json").exists()
-    code, refused = verb("issue", document["evidence_id"], "-o", "late.cz")
-    assert (code, refused["type"]) in {(2, "/problems/not-final"), (0, None)} if "type" in refused else code == 0
-    assert verb("preserve", "late.txt", "--wait", "final")[0] == 0
+def test_not_final_yet_is_two_and_the_promise_stands(tmp_path: Path, verb: Verb) -> None:
+    with served(tmp_path / "home", EVIDENCE_ANCHOR_INTERVAL_S="3600") as slow:
+        Path("late.txt").write_text("late")
+        code, document = verb("preserve", "late.txt", "--wait", "final", "--timeout", "0", "--save", **slow.environ)
+        assert (code, document["state"]) == (2, "promised")
+        assert Path("late.txt.promise.json").exists()
+        code, refused = verb("issue", document["evidence_id"], "-o", "late.cz", **slow.environ)
+        assert (code, refused["type"]) == (2, "/problems/not-final")
+        assert not Path("late.cz").exists()
+        code, refused = verb("chain", "compare", document["evidence_id"], **slow.environ)
+        assert code == 2
 
 
 def test_another_content_under_one_client_key_is_a_conflict_with_its_record(verb: Verb, cli_service: Served) -> None:

@@ -19,7 +19,7 @@ from models.trust import TrustRoots
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("demo") / "home") as found:
+    with served(tmp_path_factory.mktemp("demo") / "home", EVIDENCE_ANCHOR_INTERVAL_S="0.05") as found:
         yield found
 
 
