@@ -304,16 +304,17 @@ async def open_gateway(
     return await opener(url, node=node, home=home, clock=clock, node_signer=node_signer)
 
 
-def create_chain(url: str, *, home: Path, chain_id: str, clock: Clock, organisation: str) -> None:
+def create_chain(url: str, *, home: Path, chain_id: str, clock: Clock, organisation: str, first: int = 0) -> None:
     """The chain that `url` names exists, if it is of an engine that lives inside the service; others exist already.
 
-    Idempotent: an existing chain is left alone, its keys are never overwritten.
+    Idempotent: an existing chain is left alone, its keys are never overwritten. `first` is where the
+    log's list of anchors begins there: its present size, where a chain joins later.
 
     Raises: Unknown if the engine is not installed; Malformed, ChainUnavailable as the engine says.
     """
     create = getattr(engine_module(engine_of(url)), "create", None)
     if create is not None:
-        create(url, home=home, chain_id=chain_id, clock=clock, organisation=organisation)
+        create(url, home=home, chain_id=chain_id, clock=clock, organisation=organisation, first=first)
 
 
 def node_key_path(url: str, *, home: Path, node: int = 0) -> Path | None:

@@ -138,13 +138,15 @@ def make_home(settings: Settings, store: Store, *, clock: Callable[[], datetime]
         write_once(path, facts.to_bytes(), randomness=randomness)
     facts = read_facts(settings)
     with store.writing() as connection:
-        if read_head(connection) is None:
+        head = read_head(connection)
+        if head is None:
             empty = (empty_root(Algorithm.SM3), empty_root(Algorithm.SHA256))
             create_head(connection, HeadRow(facts.origin, 0, 0, *empty, 0, 0))
+    first = 0 if head is None else head.size
     for url in settings.chains:
         chain_id = f"{url.partition(':')[0]}-{randomness(6).hex()}"
         if not (node_key := node_key_path(url, home=settings.home)) or not node_key.exists():
-            create_chain(url, home=settings.home, chain_id=chain_id, clock=clock, organisation=settings.organisation)
+            create_chain(url, home=settings.home, chain_id=chain_id, clock=clock, organisation=settings.organisation, first=first)
     return is_new
 
 

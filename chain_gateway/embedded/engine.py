@@ -57,7 +57,9 @@ def _address(url: str, home: Path, node: int | None) -> _Address:
     return _Address(folder, int(named) if node is None else node)
 
 
-def create(url: str, *, home: Path, chain_id: str, clock: Clock, organisation: str, step: Failpoint = no_step) -> None:
+def create(
+    url: str, *, home: Path, chain_id: str, clock: Clock, organisation: str, first: int = 0, step: Failpoint = no_step
+) -> None:
     """The ledger that `url` names exists, with four nodes of one organisation; an existing one is left as it is.
 
     Raises: Malformed if url or chain id has the wrong form; ChainUnavailable if a ledger there cannot be
@@ -65,7 +67,7 @@ def create(url: str, *, home: Path, chain_id: str, clock: Clock, organisation: s
     """
     folder = _address(url, home, None).folder
     try:
-        config = create_ledger(folder, chain_id=chain_id, clock=clock, organisations=[organisation] * NODES, step=step)
+        config = create_ledger(folder, chain_id=chain_id, clock=clock, organisations=[organisation] * NODES, first=first, step=step)
     except OSError as error:
         raise ChainUnavailable(f"embedded ledger cannot be made: {error.strerror}") from error
     if config.chain != chain_id:

@@ -12,7 +12,7 @@ from clock import ManualClock
 from evidence.access import Caller, Role
 from evidence.bootstrap import Service, initialise, open_service
 from evidence.preservation import Preserved
-from evidence.settings import Settings, load_settings
+from evidence.settings import AnchorMode, Settings, load_settings
 from evidence.steps import StepFunction, no_step
 from models.digest import pair
 from models.errors import EvidenceError
@@ -23,7 +23,7 @@ FUND = "tsac004.fund-order@1"
 
 def settings_of(home: Path, database_url: str | None = None, **overrides: Any) -> Settings:
     """Settings for a test: anchors at once unless told otherwise."""
-    given = {"database_url": database_url, "anchor_interval_s": 0.01, **overrides}
+    given = {"database_url": database_url, "anchor_mode": AnchorMode.ASYNC, **overrides}
     return load_settings({"EVIDENCE_HOME": str(home)}, **given)
 
 

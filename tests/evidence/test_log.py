@@ -16,11 +16,13 @@ from evidence.bootstrap import open_service
 from evidence.errors import Conflict, HomeRefused, Stale, Unready
 from evidence.preservation import Preserved
 from evidence.settings import Settings
+from evidence.verifier import verify
 from models.checkpoint import Note, verify_cosignature
 from models.digest import Algorithm, pair
 from models.errors import VerificationError
 from models.evidence import Evidence
 from models.merkle import leaf_hash, leaf_hashes, root, verify_consistency, verify_inclusion
+from models.report import Verdict
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -236,3 +238,26 @@ async def test_damaged_entry_is_found_when_the_log_opens(tmp_path: Path) -> None
     with pytest.raises(HomeRefused, match="do not give the signed"):
         async with serving(settings, make=False):
             pass
+
+
+async def test_chain_that_joins_later_begins_at_the_size_of_then(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    async with serving(settings) as service:
+        for _ in range(3):
+            await preserved(service, file_submission())
+        await service.anchoring.wait_final(2, 10)
+    more = settings_of(tmp_path / "home", chains=("embedded:", "embedded:second"), quorum=2)
+    clock = ManualClock()
+    async with serving(more, clock) as service:
+        answer = await preserved(service, file_submission())
+        assert await service.anchoring.wait_final(answer.leaf_index, 10) == "final"
+        firsts = sorted(chain.first for chain in service.anchoring.chains.values())
+        assert firsts == [0, 3]
+        bundle = await service.issuance.bundle(answer.evidence_id, business(service))
+        report = verify(bundle, service.trust())
+        assert report.verdict is Verdict.VALID
+        early = service.contents.row(0)
+        assert (
+            verify(await service.issuance.bundle("ev_" + early.evidence_id.hex(), business(service)), service.trust()).verdict
+            is Verdict.VALID
+        )
