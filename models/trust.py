@@ -6,16 +6,14 @@ without offset is refused, because a trust file that is read in two ways gives t
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from models.anchor import check_chain_id
-from models.canonical import MAX_DEPTH, MAX_INTEGER
+from models.canonical import MAX_DEPTH
 from models.checkpoint import (
     COSIGNATURE_TYPE,
     ED25519_TYPE,
@@ -29,6 +27,7 @@ from models.digest import Algorithm, Pair, pair, unhex
 from models.errors import EvidenceError, Malformed
 from models.evidence import check_name
 from models.quorum import WitnessPolicy
+from models.toml import Table, count_of, lines_of, moment_of, read_toml, table_of, tables_of, text_of, value_of
 
 MAX_TRUST_BYTES = 1 << 20
 FORMAT = "cz-trust/1"
@@ -37,11 +36,8 @@ ALGORITHMS = ("sm3", "sha256", "sm2-sm3", "ed25519", "secp256k1", "keccak256", "
 Demand = Literal["if-present", "required"]
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+\n-----END CERTIFICATE-----\n?", re.ASCII)
-_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_MAX_NAME = 256
 _POLICY_NAMES = ("chains", "signature", "twin", "timestamps", "third_parties", "skew_s")
 _CHAIN_NAMES = ("id", "engine", "first", "time_error_s", "not_before")
-Table = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +184,7 @@ class TrustRoots:
         """
         if len(data) > MAX_TRUST_BYTES:
             raise Malformed(f"trust file is too long: expected at most {MAX_TRUST_BYTES} bytes, got {len(data)}")
-        try:
-            value = tomllib.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise Malformed("trust file is not TOML in UTF-8") from error
+        value = read_toml(data)
         try:
             return _roots(value, pair(data))
         except Malformed:
@@ -200,49 +193,8 @@ class TrustRoots:
             raise Malformed(f"trust file cannot be read: {error.message}") from error
 
 
-def _table(value: object, what: str, names: str, needed: str = "") -> Table:
-    if not isinstance(value, dict):
-        raise Malformed(f"{what} of the trust file is not a table")
-    for name in needed.split():
-        if name not in value:
-            raise Malformed(f"{what} of the trust file lacks a member: expected {name}")
-    if set(value) - set(names.split()):
-        raise Malformed(f"{what} of the trust file has an unknown member: expected only {', '.join(names.split())}")
-    return value
-
-
-def _tables(value: Table, name: str) -> list[Any]:
-    found = value.get(name, [])
-    if not isinstance(found, list):
-        raise Malformed(f"{name} of the trust file is not a list of tables")
-    return found
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or any(letter < " " for letter in value):
-        raise Malformed(f"{what} of the trust file has wrong form: expected 1 to {_MAX_NAME} characters")
-    return value
-
-
-def _count(value: object, what: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_INTEGER:
-        raise Malformed(f"{what} of the trust file has wrong form: expected an integer from {least}")
-    return value
-
-
-def _moment(value: object, what: str) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise Malformed(f"{what} of the trust file has wrong form: expected a time with offset, for example 2026-01-01T00:00:00Z")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise Malformed(f"{what} of the trust file is out of range") from error
-
-
 def _window(value: Table, what: str) -> Window:
-    start, until = _moment(value.get("from"), f"from of {what}"), _moment(value.get("until"), f"until of {what}")
+    start, until = moment_of(value.get("from"), f"from of {what}"), moment_of(value.get("until"), f"until of {what}")
     if start is not None and until is not None and start >= until:
         raise Malformed(f"{what} of the trust file has an empty window: expected from before until")
     return Window(start, until)
@@ -262,58 +214,59 @@ MAX_SECONDS = 10**9
 
 
 def _policy(value: object) -> Policy:
-    table = _table(value, "policy", "chains signature twin timestamps third_parties skew_s witnesses")
+    table = table_of(value, "policy", "chains signature twin timestamps third_parties skew_s witnesses")
     chains = table.get("chains", 1)
     return Policy(
-        "all" if chains == "all" else _count(chains, "chains in the policy"),
+        "all" if chains == "all" else count_of(chains, "chains in the policy"),
         _demand(table, "signature"),
         _demand(table, "twin"),
-        _count(table.get("timestamps", 0), "timestamps in the policy"),
-        _count(table.get("third_parties", 0), "third_parties in the policy"),
-        min(_count(table.get("skew_s", 300), "skew_s in the policy"), MAX_SECONDS),
+        count_of(table.get("timestamps", 0), "timestamps in the policy"),
+        count_of(table.get("third_parties", 0), "third_parties in the policy"),
+        min(count_of(table.get("skew_s", 300), "skew_s in the policy"), MAX_SECONDS),
         WitnessPolicy.parse(table.get("witnesses", "quorum none\n")),
     )
 
 
 def _log(value: object) -> LogTrust:
-    table = _table(value, "log", "origin tree twin_of keys", "origin")
+    table = table_of(value, "log", "origin tree twin_of keys", "origin")
     origin, tree, twin_of = check_origin(table["origin"]), table.get("tree", "sm3"), table.get("twin_of")
     if tree not in ("sm3", "sha256"):
         raise Malformed("tree of a log has wrong value: expected sm3 or sha256")
     if (tree == "sha256") != (twin_of is not None) or (twin_of is not None and check_origin(twin_of) + TWIN_SUFFIX != origin):
         raise Malformed("twin of a log is stated wrongly: expected tree sha256, twin_of and an origin ending in /sha256")
     keys: list[LogKey] = []
-    for entry in _tables(table, "keys"):
-        member = _table(entry, "key of a log", "vkey organisation from until", "vkey organisation")
+    for entry in tables_of(table, "keys"):
+        member = table_of(entry, "key of a log", "vkey organisation from until", "vkey organisation")
         key = VerifierKey.parse(member["vkey"])
         if key.name != origin or key.type not in ((COSIGNATURE_TYPE, ED25519_TYPE) if twin_of else (COSIGNATURE_TYPE,)):
             raise Malformed("key of a log is not for its checkpoints: expected a cosignature key named as the origin")
-        keys.append(LogKey(key, _text(member["organisation"], "organisation"), _window(member, "key of a log")))
+        keys.append(LogKey(key, text_of(member["organisation"], "organisation"), _window(member, "key of a log")))
     return LogTrust(origin, Algorithm(tree), tuple(keys), twin_of)
 
 
 def _epoch(value: object) -> Epoch:
-    table = _table(value, "epoch", "from_height validators quorum", "from_height validators quorum")
+    table = table_of(value, "epoch", "from_height validators quorum", "from_height validators quorum")
     validators: list[Validator] = []
-    for entry in _tables(table, "validators"):
-        member = _table(entry, "validator", "key organisation", "key organisation")
-        validators.append(Validator(_text(member["key"], "key of a validator"), _text(member["organisation"], "organisation")))
+    for entry in tables_of(table, "validators"):
+        member = table_of(entry, "validator", "key organisation", "key organisation")
+        key = text_of(member["key"], "key of a validator")
+        validators.append(Validator(key, text_of(member["organisation"], "organisation")))
     _distinct([validator.key for validator in validators], "validator of an epoch")
     quorum = table["quorum"]
-    needed: int | Literal["2/3"] = TWO_THIRDS if quorum == TWO_THIRDS else _count(quorum, "quorum", 1)
-    return Epoch(_count(table["from_height"], "from_height"), tuple(validators), needed)
+    needed: int | Literal["2/3"] = TWO_THIRDS if quorum == TWO_THIRDS else count_of(quorum, "quorum", 1)
+    return Epoch(count_of(table["from_height"], "from_height"), tuple(validators), needed)
 
 
 def _chain(value: object) -> ChainTrust:
-    table = _table(value, "chain", "id engine first time_error_s not_before senders params epochs", "id engine")
+    table = table_of(value, "chain", "id engine first time_error_s not_before senders params epochs", "id engine")
     if not isinstance(table["engine"], str) or not _ENGINE.fullmatch(table["engine"]):
         raise Malformed("engine of a chain has wrong form")
     not_before = table.get("not_before", False)
     if not isinstance(not_before, bool):
         raise Malformed("not_before of a chain has wrong form: expected true or false")
-    senders = tuple(_text(entry, "sender of a chain") for entry in _tables(table, "senders"))
+    senders = tuple(text_of(entry, "sender of a chain") for entry in tables_of(table, "senders"))
     _distinct(senders, "sender of a chain")
-    epochs = tuple(_epoch(entry) for entry in _tables(table, "epochs"))
+    epochs = tuple(_epoch(entry) for entry in tables_of(table, "epochs"))
     heights = [epoch.from_height for epoch in epochs]
     if heights != sorted(set(heights)):
         raise Malformed("epochs of a chain do not ascend by from_height")
@@ -324,8 +277,8 @@ def _chain(value: object) -> ChainTrust:
     return ChainTrust(
         check_chain_id(table["id"]),
         table["engine"],
-        _count(table.get("first", 0), "first of a chain"),
-        min(_count(table.get("time_error_s", 0), "time_error_s of a chain"), MAX_SECONDS),
+        count_of(table.get("first", 0), "first of a chain"),
+        min(count_of(table.get("time_error_s", 0), "time_error_s of a chain"), MAX_SECONDS),
         not_before,
         senders,
         params,
@@ -344,7 +297,7 @@ def _check_params(value: object, depth: int) -> None:
 
 
 def _authority(value: object, what: str) -> Authority:
-    table = _table(value, what, "certificate from until", "certificate")
+    table = table_of(value, what, "certificate from until", "certificate")
     pem = table["certificate"]
     if not isinstance(pem, str) or not _PEM.fullmatch(pem):
         raise Malformed(f"certificate of a {what} has wrong form: expected PEM")
@@ -352,7 +305,7 @@ def _authority(value: object, what: str) -> Authority:
 
 
 def _submitter(value: object) -> Submitter:
-    table = _table(value, "submitter", "account vkey certificate subject", "account")
+    table = table_of(value, "submitter", "account vkey certificate subject", "account")
     account = check_name(table["account"], "account of a submitter")
     if len(table) != 2:
         raise Malformed("submitter has wrong members: expected account and one of vkey, certificate, subject")
@@ -363,15 +316,15 @@ def _submitter(value: object) -> Submitter:
         return Submitter(account, vkey=key)
     if "certificate" in table:
         return Submitter(account, certificate=unhex(table["certificate"], what="certificate of a submitter"))
-    return Submitter(account, subject=_text(table["subject"], "subject of a submitter"))
+    return Submitter(account, subject=text_of(table["subject"], "subject of a submitter"))
 
 
 def _recounter(value: object) -> Recounter:
-    table = _table(value, "recounter", "name vkey", "name vkey")
+    table = table_of(value, "recounter", "name vkey", "name vkey")
     key = VerifierKey.parse(table["vkey"])
     if key.type != NOTE_TYPE:
         raise Malformed("key of a recounter is not for notes")
-    return Recounter(_text(table["name"], "name of a recounter"), key)
+    return Recounter(text_of(table["name"], "name of a recounter"), key)
 
 
 def _distinct(found: Sequence[object], what: str) -> None:
@@ -381,22 +334,22 @@ def _distinct(found: Sequence[object], what: str) -> None:
 
 def _roots(value: Table, digests: Pair) -> TrustRoots:
     names = "format issued_at refresh_by policy algorithms log chain ca tsa recounter submitter"
-    table = _table(value, "top level", names, "policy log chain")
+    table = table_of(value, "top level", names, "policy log chain")
     if table.get("format", FORMAT) != FORMAT:
         raise Malformed(f"trust file has another format: expected {FORMAT}")
-    algorithms = _table(table.get("algorithms", {}), "algorithms", " ".join(ALGORITHMS))
-    ends = {name: _moment(moment, f"end of {name}") for name, moment in algorithms.items()}
+    algorithms = table_of(table.get("algorithms", {}), "algorithms", " ".join(ALGORITHMS))
+    ends = {name: moment_of(moment, f"end of {name}") for name, moment in algorithms.items()}
     roots = TrustRoots(
         _policy(table["policy"]),
-        tuple(_log(entry) for entry in _tables(table, "log")),
-        tuple(_chain(entry) for entry in _tables(table, "chain")),
-        _moment(table.get("issued_at"), "issued_at"),
-        _moment(table.get("refresh_by"), "refresh_by"),
+        tuple(_log(entry) for entry in tables_of(table, "log")),
+        tuple(_chain(entry) for entry in tables_of(table, "chain")),
+        moment_of(table.get("issued_at"), "issued_at"),
+        moment_of(table.get("refresh_by"), "refresh_by"),
         {name: moment for name, moment in ends.items() if moment is not None},
-        tuple(_authority(entry, "ca") for entry in _tables(table, "ca")),
-        tuple(_authority(entry, "tsa") for entry in _tables(table, "tsa")),
-        tuple(_recounter(entry) for entry in _tables(table, "recounter")),
-        tuple(_submitter(entry) for entry in _tables(table, "submitter")),
+        tuple(_authority(entry, "ca") for entry in tables_of(table, "ca")),
+        tuple(_authority(entry, "tsa") for entry in tables_of(table, "tsa")),
+        tuple(_recounter(entry) for entry in tables_of(table, "recounter")),
+        tuple(_submitter(entry) for entry in tables_of(table, "submitter")),
         digests,
     )
     if not roots.logs or not roots.chains:
@@ -435,21 +388,21 @@ def format_trust(roots: TrustRoots) -> bytes:
     Source: formats §6.3.
     """
     policy = roots.policy
-    lines = [f"format = {_toml(FORMAT)}"]
-    lines += _some({"issued_at": roots.issued_at, "refresh_by": roots.refresh_by})
+    lines = [f"format = {value_of(FORMAT)}"]
+    lines += lines_of({"issued_at": roots.issued_at, "refresh_by": roots.refresh_by})
     lines += ["[policy]"]
-    lines += _some({name: getattr(policy, name) for name in _POLICY_NAMES})
-    lines += [f"witnesses = {_toml(policy.witnesses.text)}"]
+    lines += lines_of({name: getattr(policy, name) for name in _POLICY_NAMES})
+    lines += [f"witnesses = {value_of(policy.witnesses.text)}"]
     if roots.algorithms:
-        lines += ["[algorithms]", *_some(dict(sorted(roots.algorithms.items())))]
+        lines += ["[algorithms]", *lines_of(dict(sorted(roots.algorithms.items())))]
     for log in roots.logs:
         keys = [
             {"vkey": str(entry.key), "organisation": entry.organisation, "from": entry.window.start, "until": entry.window.until}
             for entry in log.keys
         ]
-        lines += ["[[log]]", *_some({"origin": log.origin, "tree": log.tree.value, "twin_of": log.twin_of, "keys": keys})]
+        lines += ["[[log]]", *lines_of({"origin": log.origin, "tree": log.tree.value, "twin_of": log.twin_of, "keys": keys})]
     for chain in roots.chains:
-        lines += ["[[chain]]", *_some({name: getattr(chain, name) for name in _CHAIN_NAMES})]
+        lines += ["[[chain]]", *lines_of({name: getattr(chain, name) for name in _CHAIN_NAMES})]
         epochs = [
             {
                 "from_height": epoch.from_height,
@@ -458,41 +411,18 @@ def format_trust(roots: TrustRoots) -> bytes:
             }
             for epoch in chain.epochs
         ]
-        lines += _some({"senders": list(chain.senders), "params": dict(chain.params), "epochs": epochs})
+        lines += lines_of({"senders": list(chain.senders), "params": dict(chain.params), "epochs": epochs})
     for word, entries in (("ca", roots.authorities), ("tsa", roots.timestampers)):
         for entry in entries:
             span = {"from": entry.window.start, "until": entry.window.until}
-            lines += [f"[[{word}]]", *_some({"certificate": entry.certificate, **span})]
+            lines += [f"[[{word}]]", *lines_of({"certificate": entry.certificate, **span})]
     for recounter in roots.recounters:
-        lines += ["[[recounter]]", *_some({"name": recounter.name, "vkey": str(recounter.vkey)})]
+        lines += ["[[recounter]]", *lines_of({"name": recounter.name, "vkey": str(recounter.vkey)})]
     for submitter in roots.submitters:
         mark = None if submitter.certificate is None else submitter.certificate.hex()
         key = None if submitter.vkey is None else str(submitter.vkey)
-        lines += [f"[[submitter]]\naccount = {_toml(submitter.account)}"]
-        lines += _some({"vkey": key, "certificate": mark, "subject": submitter.subject})
+        lines += [f"[[submitter]]\naccount = {value_of(submitter.account)}"]
+        lines += lines_of({"vkey": key, "certificate": mark, "subject": submitter.subject})
     data = ("\n".join(lines) + "\n").encode()
     TrustRoots.parse(data)
     return data
-
-
-def _some(members: Mapping[str, object]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in members.items() if value is not None]
-
-
-def _toml(value: object) -> str:
-    """One TOML value on one line: what the trust file holds, and nothing else."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
-    if isinstance(value, Mapping):
-        keys = {name: name if _BARE.fullmatch(name) else _toml(name) for name in value}
-        inner = ", ".join(f"{keys[name]} = {_toml(entry)}" for name, entry in value.items() if entry is not None)
-        return "{ " + inner + " }" if inner else "{}"
-    raise Malformed(f"value of type {type(value).__name__} has no place in a trust file")

@@ -21,7 +21,7 @@ def check_algorithms(case: Case) -> None:
     """
     ends = case.trust.algorithms
     if numbers(case.files, "renewal"):
-        case.judge.not_checked.add("renewal records: not judged by this version")
+        case.judge.undecided(20, "renewal records cannot be judged by this version")
     for item, index in case.items_with_index():
         anchors = case.counted(index)
         if not anchors:
