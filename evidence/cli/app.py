@@ -74,8 +74,11 @@ def _report(console: Console, error: EvidenceError, code: Exit) -> Exit:
     text = "\n".join(lines)
     if not console.answered and (console.json or code in ANSWERS):
         console.document(document, text)
-    if not console.json or code not in ANSWERS:
-        console.warn("evidence: " + (text if code not in ANSWERS else lines[0]))
+    if code not in ANSWERS:
+        console.warn(f"evidence: {text}")
+    elif not console.json and not console.is_watched:
+        # Whoever redirected the answer still sees on the terminal that it is a refusal.
+        console.warn(f"evidence: {lines[0]}")
     hint = document.get("hint") or error.hint
     if hint:
         console.warn(str(hint))

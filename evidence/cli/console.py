@@ -76,6 +76,11 @@ class Console:
             if reconfigure is not None:
                 reconfigure(errors="backslashreplace")
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether the answer goes to a terminal, where a second copy on stderr would only repeat it."""
+        return self._stdout.isatty()
+
     def say(self, zh: str, en: str) -> str:
         """The one of two wordings that the reader asked for."""
         return zh if self.lang == "zh" else en
