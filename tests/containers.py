@@ -4,6 +4,7 @@ buildah needs neither. The base image is made from the distribution's own packag
 store of its own outside the checkout.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -95,15 +96,34 @@ def _has(image: str) -> bool:
 
 
 def build_image() -> str:
-    """The name of the image of this checkout. Only what changed since the last build is built anew.
+    """The name of the image of this checkout; one that was built from the same bytes is taken as it is.
 
     Raises: Unavailable where there is no builder.
     """
-    with locked("containers"), tempfile.TemporaryDirectory(prefix="evidence-build-") as folder:
+    with locked("containers"):
         _install_tools()
         if os.geteuid() != 0:
             raise Unavailable("buildah's chroot isolation and debootstrap need root")
         base = _make_base()
+        image = f"{_IMAGE}:{_inputs(base)}"
+        if not _has(image):
+            _build(image, base)
+            _clear(image)
+    return image
+
+
+def _inputs(base: str) -> str:
+    """A digest of all that the builder is given."""
+    given = [line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    files = [path for name in [*given, "docker", ".dockerignore"] for path in [TOP / name, *(TOP / name).rglob("*")]]
+    digest = hashlib.sha256(base.encode())
+    for path in sorted({path for path in files if path.is_file() and "__pycache__" not in path.parts}):
+        digest.update(f"{path.relative_to(TOP)} {path.stat().st_mode} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(image: str, base: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="evidence-build-") as folder:
         # The builder reaches the package index the way this machine does: by pip's own settings and the machine's certificates.
         settings = Path(folder) / "pip.conf"
         settings.write_text(_pip_settings())
@@ -112,16 +132,21 @@ def build_image() -> str:
             "--build-arg", f"BASE={base}", "--secret", f"id=pip,src={settings}", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro",
             "-f", "docker/Dockerfile",
         ]  # fmt: skip
-        # Every stage has a name of its own, so that clearing away what no name holds leaves what the next build starts from.
-        for stage in ("packages", "project"):
-            _buildah(*common, "--target", stage, "-t", f"{_IMAGE}-{stage}", ".")
-        _buildah(*common, "-t", _IMAGE, ".")
-        for name in _buildah("containers", "--format", "{{.ContainerName}}", "--noheading").split():
-            if is_left_over(name, _CONTAINER):
-                _buildah("rm", name)
-        # An image that a running test still uses stays until the next build.
-        subprocess.run([*_buildah_command(), "rmi", "--prune"], check=False, capture_output=True)
-    return _IMAGE
+        # The packages have a name of their own, so that clearing away what no name holds leaves what the next build starts from.
+        _buildah(*common, "--target", "packages", "-t", f"{_IMAGE}-packages", ".")
+        _buildah(*common, "-t", image, ".")
+
+
+def _clear(image: str) -> None:
+    """Containers of dead test processes and images of other checkouts are gone; what a running test uses stays."""
+    for name in _buildah("containers", "--format", "{{.ContainerName}}", "--noheading").split():
+        if is_left_over(name, _CONTAINER):
+            _buildah("rm", name)
+    others = set(_buildah("images", "--format", "{{.Name}}:{{.Tag}}", "--noheading").split()) - {image}
+    for other in others:
+        if other.startswith(f"{_IMAGE}:"):
+            subprocess.run([*_buildah_command(), "rmi", other], check=False, capture_output=True)
+    subprocess.run([*_buildah_command(), "rmi", "--prune"], check=False, capture_output=True)
 
 
 def _pip_settings() -> str:
@@ -137,16 +162,14 @@ def _pip_settings() -> str:
 
 
 class Container:
-    """The service as the image starts it, with `home` as its volume and the secrets it is given, on this machine's network."""
+    """The service as the image starts it, with its volume and the secrets it is given, on this machine's network."""
 
-    def __init__(self, image: str, home: Path, *, secrets_folder: Path, **environment: str) -> None:
-        home.mkdir(mode=0o700, exist_ok=True)
-        os.chown(home, _SERVICE_USER, _SERVICE_USER)
+    def __init__(self, image: str, *, log: Path, secrets_folder: Path, **environment: str) -> None:
         self._options: list[str | Path] = ["--isolation", "chroot", "--network", "host"]
-        self._options += ["--volume", f"{home}:/var/lib/evidence:rw", "--volume", f"{secrets_folder}:/run/secrets:ro"]
+        self._options += ["--volume", f"{secrets_folder}:/run/secrets:ro"]
         for name, value in environment.items():
             self._options += ["--env", f"{name}={value}"]
-        self._log = home.with_name(f"{home.name}.log")
+        self._log = log
         self._name = _buildah("from", "--name", f"{own_name(_CONTAINER)}{secrets.token_hex(4)}", image)
         self._process: subprocess.Popen[bytes] | None = None
 

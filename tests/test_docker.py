@@ -38,7 +38,7 @@ def container(request: pytest.FixtureRequest, image: str, tmp_path: Path) -> Ite
     secrets = tmp_path / "secrets"
     secrets.mkdir(mode=0o755)
     (secrets / "postgresql_password").write_text(PASSWORD + "\n")
-    made = Container(image, tmp_path / "home", secrets_folder=secrets, **environment)
+    made = Container(image, log=tmp_path / "log", secrets_folder=secrets, **environment)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
             yield made, client
@@ -61,7 +61,7 @@ def _start(container: Container, client: httpx.Client) -> None:
 
 
 @pytest.mark.long
-def test_service_of_the_image_preserves_and_keeps_an_item(container: tuple[Container, httpx.Client], tmp_path: Path) -> None:
+def test_service_of_the_image_preserves_and_keeps_an_item(container: tuple[Container, httpx.Client]) -> None:
     service, client = container
     _start(service, client)
     running = service.service()
@@ -72,7 +72,7 @@ def test_service_of_the_image_preserves_and_keeps_an_item(container: tuple[Conta
     assert service.run("/opt/evidence/bin/start", "--check") == ""
     assert client.get("/v1/service").json()["version"]
 
-    client.headers["Authorization"] = f"Bearer {(tmp_path / 'home/token').read_text().strip()}"
+    client.headers["Authorization"] = f"Bearer {service.run('cat', '/var/lib/evidence/token').strip()}"
     submission = json.loads(service.run("evidence", "templates", "example", "file@1", "--json"))
     preserved = client.post("/v1/evidence", json=submission)
     assert preserved.status_code == httpx.codes.CREATED, preserved.text
