@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evidence.api import routes_chains, routes_issuances, routes_items, routes_log, routes_originals, routes_pages, routes_public
-from evidence.api.intake import BatchIntake, Intake
+from evidence.api.intake import BatchIntake, Intake, Lanes
 from evidence.api.metrics import Latency
 from evidence.api.openapi import describe
 from evidence.api.problems import Damaged, Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
@@ -79,7 +79,10 @@ class Door:
         self._request_ids = RequestIds(randomness)
         self._latency = Latency()
         self._long_bodies = LongBodies()
-        self._hot: dict[str, Intake | BatchIntake] = {hot.route: hot for hot in (Intake(service), BatchIntake(service))}
+        lanes = Lanes()
+        self._hot: dict[str, Intake | BatchIntake] = {
+            hot.route: hot for hot in (Intake(service, lanes), BatchIntake(service, lanes))
+        }
         self.framework = _framework(service, self._latency)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,13 +6,16 @@ parser; the web framework only describes these two routes.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from evidence.access import Caller, Role
-from evidence.api.problems import encode, language_of, problem_value, refused
-from evidence.api.requests import caller_of, header, read_json
+from evidence.api.problems import Busy, encode, language_of, problem_value, refused
+from evidence.api.requests import caller_of, declared_length, header, read_json
 from evidence.bootstrap import Service
 from evidence.errors import TooLarge
 from evidence.preservation import Preserved
@@ -53,32 +56,58 @@ def wait_of(query: bytes) -> int | None:
     return int(timeout)
 
 
+class Lanes:
+    """How many intake requests each account has under way: one account cannot fill the queue before all others."""
+
+    max_per_account = 1024
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, int] = {}
+
+    @contextmanager
+    def lane(self, account: str) -> Iterator[None]:
+        """The request counts for its account until it is answered. Raises: Busy if the account has too many."""
+        count = self._under_way.get(account, 0)
+        if count >= self.max_per_account:
+            raise Busy(f"account has too many requests under way: expected at most {self.max_per_account}", retry_after_s=1)
+        self._under_way[account] = count + 1
+        try:
+            yield
+        finally:
+            left = self._under_way[account] - 1
+            if left:
+                self._under_way[account] = left
+            else:
+                del self._under_way[account]
+
+
 class Intake:
     """POST /v1/evidence: one submission in, one promise out."""
 
     route = "/v1/evidence"
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, lanes: Lanes) -> None:
+        self._service, self._lanes = service, lanes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised.
 
-        Raises: Unauthorised, Forbidden, Malformed, Invalid, Conflict, Stale, Erased, Unready and what else `preserve` returns.
+        Raises: Unauthorised, Forbidden, Busy, Malformed, Invalid, Conflict, Stale, Erased, Unready and
+            what else `preserve` returns.
         """
         caller = caller_of(scope, self._service.access)
         caller.require(Role.BUSINESS)
         wait_s = wait_of(scope["query_string"])
-        body = await read_json(scope, receive)
-        preservation = self._service.preservation
-        [result] = await preservation.preserve([body], caller, request_id=scope["request_id"])
-        if isinstance(result, EvidenceError):
-            raise result
-        value = result.to_json()
-        if wait_s is None and self._service.settings.anchor_mode is AnchorMode.REALTIME:
-            wait_s = REALTIME_WAIT_S
-        if wait_s is not None:
-            value["state"] = await self._service.anchoring.wait_final(result.leaf_index, wait_s)
+        with self._lanes.lane(caller.account):
+            body = await read_json(scope, receive)
+            [result] = await self._service.preservation.preserve([body], caller, request_id=scope["request_id"])
+            if isinstance(result, EvidenceError):
+                raise result
+            value = result.to_json()
+            if wait_s is None and self._service.settings.anchor_mode is AnchorMode.REALTIME:
+                wait_s = REALTIME_WAIT_S
+            if wait_s is not None:
+                value["state"] = await self._service.anchoring.wait_final(result.leaf_index, wait_s)
         location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
         await answer_json(send, 201 if result.created else 200, value, location)
 
@@ -88,28 +117,28 @@ class BatchIntake:
 
     route = "/v1/evidence:batch"
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, lanes: Lanes) -> None:
+        self._service, self._lanes = service, lanes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a refusal of the whole is raised, a refusal of one item stands in its result.
 
-        Raises: Unauthorised, Forbidden, Malformed, Invalid, TooLarge.
+        Raises: Unauthorised, Forbidden, Busy, Malformed, Invalid, TooLarge.
         """
         caller = caller_of(scope, self._service.access)
         caller.require(Role.BUSINESS)
         if scope["query_string"]:
             raise refused("wait", "等待", "no parameters", "a parameter")
-        body = await read_json(scope, receive, limit=MAX_BATCH_BYTES, in_line=BATCH_IN_LINE_BYTES)
-        submissions = _submissions(body)
         request_id: str = scope["request_id"]
-        results = await self._preserve(
-            submissions, caller, request_id=request_id, whole=int(header(scope, b"content-length") or MAX_BATCH_BYTES)
-        )
+        with self._lanes.lane(caller.account):
+            body = await read_json(scope, receive, limit=MAX_BATCH_BYTES, in_line=BATCH_IN_LINE_BYTES)
+            whole = declared_length(scope)
+            results = await self._preserve(
+                _submissions(body), caller, request_id=request_id, whole=MAX_BATCH_BYTES if whole is None else whole
+            )
         language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
-        await answer_json(
-            send, 200, {"results": [_result(index, result, request_id, language) for index, result in enumerate(results)]}
-        )
+        listed = [_result(index, result, request_id, language) for index, result in enumerate(results)]
+        await answer_json(send, 200, {"results": listed})
 
     async def _preserve(
         self, submissions: list[JSONValue], caller: Caller, *, request_id: str, whole: int
@@ -117,7 +146,7 @@ class BatchIntake:
         if whole <= MAX_BODY_BYTES:
             return await self._service.preservation.preserve(submissions, caller, request_id=request_id)
         # Only in a body above the limit of one submission can a submission be above it.
-        sizes = [len(canonical(submission)) for submission in submissions]
+        sizes = await asyncio.to_thread(lambda: [len(canonical(submission)) for submission in submissions])
         fitting = [submission for submission, size in zip(submissions, sizes, strict=True) if size <= MAX_BODY_BYTES]
         done = iter(await self._service.preservation.preserve(fitting, caller, request_id=request_id) if fitting else ())
         return [

@@ -41,12 +41,12 @@ _INTAKE = described(
     "preserveEvidence",
     "存证: preserve one submission",
     _PROMISED,
-    problems=(409, 410, 507),
+    problems=(409, 410, 429, 507),
     body=content(JSON, "Submission"),
     parameters=_WAIT,
 )
 _BATCH = described(
-    "preserveBatch", "存证: preserve up to 1,000 submissions", _RESULTS, problems=(507,), body=content(JSON, "Batch")
+    "preserveBatch", "存证: preserve up to 1,000 submissions", _RESULTS, problems=(429, 507), body=content(JSON, "Batch")
 )
 
 _HOT = {

@@ -6,18 +6,24 @@ import base64
 import re
 import secrets
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
 from api_service import Running, running
 
+from evidence.api.intake import Lanes
 from evidence.api.problems import KINDS
+from evidence.bootstrap import utc_now
 from evidence.explorer.page import SANDBOX_BANNER
 from models.checkpoint import Note
 from models.digest import Algorithm
 from models.example import example
+from models.issuing import issue
 from models.merkle import leaf_hash, root, verify_consistency, verify_inclusion
+from models.signature import SM2Signer
 from models.template import Template, builtin, builtin_names
 from models.tiles import index_path
 
@@ -71,6 +77,36 @@ def test_who_waits_is_answered_when_it_is_final(api: Running) -> None:
         item = client.get(f"/v1/evidence/{response.json()['evidence_id']}").json()
     assert item["state"] == "final"
     assert [chain["state"] for chain in item["chains"]] == ["final"]
+
+
+def test_an_account_with_too_much_under_way_is_told_to_come_back(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lanes, "max_per_account", 0)
+    before = api.size
+    with api.client() as client:
+        for path, body in (("/v1/evidence", submission()), ("/v1/evidence:batch", {"submissions": [submission()]})):
+            response = client.post(path, json=body)
+            assert (response.status_code, response.json()["type"], response.json()["retry"]) == (429, "/problems/busy", "later")
+            assert int(response.headers["retry-after"]) >= 1
+    assert api.size == before
+
+
+def test_before_a_promise_can_be_broken_intake_pauses_and_reading_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, anchor_interval_s=3600.0, promise_s=1) as api, api.client() as client:
+        made = client.post("/v1/evidence", json=submission()).json()
+        for _ in range(1000):
+            response = client.get("/readyz")
+            if response.status_code == 503:
+                break
+        for refused in (response, client.post("/v1/evidence", json=submission())):
+            assert (refused.status_code, refused.json()["type"], refused.json()["retry"]) == (
+                503,
+                "/problems/overloaded",
+                "later",
+            )
+            assert int(refused.headers["retry-after"]) >= 1
+        assert api.size == 1
+        assert client.get(f"/v1/evidence/{made['evidence_id']}").status_code == 200
+        assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("given", ["abc", "A.b:c_d-9", "x" * 64])
@@ -143,7 +179,7 @@ def test_a_bundle_is_the_same_each_time_and_verifies(api: Running) -> None:
         assert len(bare.content) < len(first.content)
 
 
-def test_an_item_that_is_not_final_has_no_bundle_yet(tmp_path: Any) -> None:
+def test_an_item_that_is_not_final_has_no_bundle_yet(tmp_path: Path) -> None:
     with running(tmp_path, anchor_interval_s=3600.0) as api, api.client() as client:
         made = client.post("/v1/evidence", json=submission()).json()
         assert made["state"] == "promised"
@@ -278,6 +314,26 @@ def test_the_schema_of_a_template_accepts_its_example_and_refuses_an_empty_one(a
     validator.validate(stages)
     assert not validator.is_valid({})
     assert not validator.is_valid({**stages, "另一环节": {}})
+
+
+def test_a_certificate_can_be_fetched_by_anyone_and_a_key_by_nobody(api: Running) -> None:
+    signer = SM2Signer.generate()
+    start = utc_now().replace(microsecond=0)
+    der = issue(
+        "CN=示例证券",
+        signer.public_key,
+        signer=signer,
+        issuer=None,
+        serial=1,
+        not_before=start,
+        not_after=start + timedelta(days=1),
+    )
+    found = api.service.access.register_certificate(None, der)
+    with api.client(None) as client:
+        answer = client.get(f"/v1/certificates/{found.digest.value.hex()}")
+        assert (answer.status_code, answer.content) == (200, der)
+        assert client.get(f"/v1/certificates/{'0' * 64}").status_code == 404
+        assert not [path for path in client.get("/openapi.json").json()["paths"] if "key" in path or "secret" in path]
 
 
 def test_the_service_names_its_keys_and_limits(api: Running) -> None:
