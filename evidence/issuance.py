@@ -23,7 +23,7 @@ from evidence.contents import Contents, Opened
 from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.log import Log
 from evidence.preservation import Preservation
-from evidence.query import Query
+from evidence.query import Query, shows_contents
 from evidence.signing import Signing
 from evidence.store import Store
 from evidence.times import beijing_time
@@ -184,7 +184,7 @@ class Issuance:
         return files
 
     def _disclosure(self, opened: Opened, caller: Caller, fields: Sequence[str] | None) -> JSONValue | None:
-        may = Role.COURT in caller.roles or (Role.BUSINESS in caller.roles and opened.row.subject == caller.subject_id)
+        may = shows_contents(opened, caller)
         if (
             opened.stages is None
             or (not may and fields is None)

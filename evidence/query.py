@@ -132,7 +132,7 @@ class Query:
     def _originals(self, opened: Opened, caller: Caller) -> list[JSONValue]:
         with self._store.reading() as connection:
             held = {o["digest"]: self._archive.is_held(connection, opened.row.evidence_id, o["digest"]) for o in opened.originals}
-        shows = _shows_contents(caller)
+        shows = shows_contents(opened, caller)
         return [
             {
                 "name": original["name"] if shows else None,
@@ -350,16 +350,17 @@ def _may_see(caller: Caller, row: ItemRow) -> bool:
     return not _is_bound(caller) or row.subject == caller.subject_id
 
 
-def _shows_contents(caller: Caller) -> bool:
-    return bool(caller.roles & {Role.BUSINESS, Role.COURT})
+def shows_contents(opened: Opened, caller: Caller) -> bool:
+    """Whether the caller sees contents in clear: a court, or the item's own subject."""
+    own = Role.BUSINESS in caller.roles and opened.row.subject == caller.subject_id
+    return own or Role.COURT in caller.roles
 
 
 def _contents(opened: Opened, caller: Caller) -> JSONValue:
     """Field values as the caller's role shows them: in clear, masked, or not at all."""
     if opened.stages is None:
         return None
-    own = Role.BUSINESS in caller.roles and opened.row.subject == caller.subject_id
-    if own or Role.COURT in caller.roles:
+    if shows_contents(opened, caller):
         return dict(opened.stages)
     if Role.AUDITOR not in caller.roles:
         return None
