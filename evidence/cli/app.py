@@ -19,7 +19,21 @@ from evidence.cli.verbs import EXIT_CODES, Parser, Verbs, common_options
 from evidence.settings import environment
 from models.errors import EvidenceError, Invalid
 
-_MODULES = ("service", "demo", "templates", "preserve", "seal", "find", "issue", "verify", "trust", "chain", "access", "key")
+_MODULES = (
+    "service",
+    "examine",
+    "demo",
+    "templates",
+    "preserve",
+    "seal",
+    "find",
+    "issue",
+    "verify",
+    "trust",
+    "chain",
+    "access",
+    "key",
+)
 
 
 def _version() -> str:

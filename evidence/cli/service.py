@@ -1,4 +1,4 @@
-"""`evidence init`, `serve` and `examine`: a home is made, runs, and is examined."""
+"""`evidence init` and `serve`: a home is made, and runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_PORT = 65_535
 
 
 def register(verbs: Verbs) -> None:
-    """`init`, `serve` and `examine` are in the table."""
+    """`init` and `serve` are in the table."""
     init = verbs.add(
         "init",
         LOCAL,
@@ -28,13 +28,6 @@ def register(verbs: Verbs) -> None:
     serve = verbs.add("serve", LOCAL, _serve, "运行服务；SIGTERM 时从容结束", "run the service; graceful on SIGTERM")
     serve.add_argument("--host", metavar="H")
     serve.add_argument("--port", metavar="P", type=_port)
-    verbs.add(
-        "examine",
-        LOCAL,
-        _examine,
-        "由所存字节与链重新推导一切；有损坏时退出 1 并列出",
-        "re-derive everything from stored bytes and chains; 1 with a damage map",
-    )
 
 
 def _port(text: str) -> int:
@@ -76,17 +69,3 @@ def _serve(args: argparse.Namespace, console: Console) -> Exit:
     if not console.answered:
         raise Unready("service did not start: the log on standard error says why")
     return Exit.DONE
-
-
-def _examine(_: argparse.Namespace, console: Console) -> Exit:
-    from evidence.bootstrap import utc_now
-    from evidence.cli.find import listing
-    from evidence.examine import examine
-
-    damage = examine(settings_of(console), clock=utc_now)
-    value = damage.to_json()
-    console.document(value, listing(value))
-    if not damage.is_clean:
-        return Exit.REFUSED
-    # What was out of reach is neither found whole nor found damaged.
-    return Exit.DONE if damage.is_whole else Exit.UNDECIDED
