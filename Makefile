@@ -27,12 +27,14 @@ $(BIN)/python:
 
 # The stamp is as old as the last install, so a second `make` of anything installs nothing.
 .venv/.installed: pyproject.toml .lock/build.txt .lock/run.txt | $(BIN)/python
-	@$(PIP) install --quiet --require-hashes -r .lock/build.txt -r .lock/run.txt
+	@echo "installing the locked packages into .venv (only when they changed)"
+	$(PIP) install --quiet --require-hashes -r .lock/build.txt -r .lock/run.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/.installed-dev: .lock/dev.txt .venv/.installed
-	@$(PIP) install --quiet --require-hashes -r .lock/dev.txt
+	@echo "installing what tests and lint need into .venv (only when it changed)"
+	$(PIP) install --quiet --require-hashes -r .lock/dev.txt
 	touch $@
 
 install: .venv/.installed  ## make .venv with the locked packages and the `evidence` command
