@@ -20,6 +20,7 @@ from models.opaque import EMAIL, IDENTITY, PHONE, Pattern, passes_luhn
 SUPPRESSED: Final = "***"
 NEVER_SHOWN: Final = 4
 FIRST_PERSONAL: Final = 2
+FREE_TEXT_HIDDEN: Final = 3
 
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _MOBILE = re.compile(r"1[3-9][0-9]{9}", re.ASCII)
@@ -228,6 +229,9 @@ def mask(field: Field, value: JSONValue) -> str:
     chosen = field.detail.mask or (Mask.KEEP if grade < FIRST_PERSONAL else Mask.SUPPRESS)
     if grade >= NEVER_SHOWN:
         chosen = Mask.SUPPRESS
+    if chosen is Mask.REDACT_TEXT and grade >= FREE_TEXT_HIDDEN:
+        # No pattern finds a name or an address in free text: what may hold one is not shown at all.
+        chosen = Mask.FILE_HASH_ONLY
     if field.type is FieldType.FILE_OBJECT and chosen is not Mask.KEEP:
         return f"〔文件 {value['size']} 字节〕" if chosen is Mask.FILE_HASH_ONLY else SUPPRESSED
     if field.type is FieldType.OBJECT_ARRAY and chosen is Mask.KEEP:

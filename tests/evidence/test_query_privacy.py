@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evidence.access import Caller, Role
 from homes import file_submission, preserved, serving, settings_of
+
+from evidence.access import Caller, Role
 
 
 async def test_contents_and_originals_are_shown_by_subject_not_by_role_alone(tmp_path: Path) -> None:
