@@ -1,0 +1,45 @@
+"""Salts without end: the keystream of SM4-CTR from a zero counter, as long as a slice is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from models.commitment import derive
+from models.nodes import SALT_BYTES
+
+CONTENT_SALT: Final = 0
+INDEX_SALT: Final = 1
+RULE_SALT: Final = 2
+"""Which salt under `cz-flat/1` a slice's flats have: content, index, and rule j of the declaration at 2 + j."""
+
+
+def keystream(key: bytes, count: int, *, first: int = 0) -> bytes:
+    """Salts first … first+count-1 under `key`, joined.
+
+    Shapes: key 16 bytes → 16 bytes a salt.
+    Source: formats §1 (Salt).
+    """
+    return Cipher(algorithms.SM4(key), modes.CTR(first.to_bytes(SALT_BYTES))).encryptor().update(bytes(SALT_BYTES * count))
+
+
+def salts(key: bytes, count: int) -> list[bytes]:
+    """Salts 0 … count-1 under `key`, 16 bytes each."""
+    stream = keystream(key, count)
+    return [stream[start : start + SALT_BYTES] for start in range(0, len(stream), SALT_BYTES)]
+
+
+def salt(key: bytes, index: int) -> bytes:
+    """Salt `index` under `key` alone, 16 bytes."""
+    return keystream(key, 1, first=index)
+
+
+def slice_key(secret: bytes, tag: str, stream_id: str, number: int) -> bytes:
+    """The key of a slice for `tag`: `cz-line/1`, `cz-index/1` or `cz-flat/1` (formats §5.5)."""
+    return derive(secret, tag, stream_id, number)
+
+
+def slice_flat_salt(secret: bytes, stream_id: str, number: int, place: int) -> bytes:
+    """The salt of a slice's flat at `place`: `CONTENT_SALT`, `INDEX_SALT`, or `RULE_SALT` + j."""
+    return salt(slice_key(secret, "cz-flat/1", stream_id, number), place)
