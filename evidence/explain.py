@@ -17,10 +17,10 @@ from evidence.explain_script import Script
 from evidence.verifier import verify
 from models.anchor import ChainReceipt, Payload, Record
 from models.bundle import MANIFEST, MAX_JSON_BYTES, encode, manifest_of, numbers, unpack
-from models.canonical import JSONValue, b64, b64u, canonical, canonical_text, parse_canonical, unb64, unb64u
+from models.canonical import JSONValue, b64, canonical, canonical_text, parse_canonical, unb64, unb64u
 from models.checkpoint import COSIGNATURE_TYPE, STATEMENT_TYPE, Note, TlogProof, VerifierKey
 from models.commitment import open_field
-from models.digest import Algorithm, unhex
+from models.digest import Algorithm, sm3, unhex
 from models.errors import EvidenceError, Malformed
 from models.report import Report, Verdict
 from models.template import Template
@@ -396,14 +396,18 @@ def _seals(script: Script, case: Case, anchor: _Anchor, seals: dict[str, bytes],
     script.comment("each seal is a node's SM2 signature over the header; the node's name is SM3 of its key")
     script.run("before=$fails; seals=0")
     for validator in epoch.validators:
-        key = unb64(validator.key, size=65)
-        raw = script.write(f"keys/{b64u(key[1:9])}.raw", key)
-        pem = script.key(b64u(key[1:9]), key)
-        for node, value in seals.items():
-            script.run(f'if test "$(hex sm3 {raw})" = {node}; then seals=$((seals + 1))')
-            script.key_stands_in("key of the node stands in trust.toml", pem, b"", "trust.toml")
-            script.verify(f"seal of node {node[:8]}", pem, block, value)
-            script.run("fi")
+        try:
+            key = unb64(validator.key, size=65)
+        except Malformed:
+            script.fail("a validator's key in trust.toml is not base64 of 65 bytes")
+            continue
+        node = sm3(key).hex()
+        if node not in seals:
+            continue
+        raw, pem = script.write(f"keys/{node}.raw", key), script.key(node, key)
+        script.run(f'if test "$(hex sm3 {raw})" = {node}; then seals=$((seals + 1)); fi')
+        script.key_stands_in("key of the node stands in trust.toml", pem, b"", "trust.toml")
+        script.verify(f"seal of node {node[:8]}", pem, block, seals[node])
     script.run(
         f'if test "$seals" -ge {epoch.needed()} && test "$fails" -eq "$before"; then ok "$seals seals of at least '
         f'{epoch.needed()}"; else bad "too few seals"; fi'

@@ -111,7 +111,8 @@ PATHS = [
     ("evidence/0/evidence.json", "statement"), ("evidence/0/evidence.json", "signature"), ("evidence/0/evidence.json", "link"),
     ("evidence/0/evidence.json", "after"), ("evidence/0/evidence.json", "created_at"), ("evidence/0/disclosure.json", "stages"),
     ("anchors/0/receipt.json", "proof"), ("anchors/0/receipt.json", "block_time"), ("anchors/0/receipt.json", "height"),
-    ("anchors/0/payload.json", "transaction_info_array"), ("anchors/0/payload.json", "range"), ("anchors/0/payload.json", "checkpoint"),
+    ("anchors/0/payload.json", "transaction_info_array"), ("anchors/0/payload.json", "range"),
+    ("anchors/0/payload.json", "checkpoint"),
 ]  # fmt: skip
 
 
