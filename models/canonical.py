@@ -49,29 +49,51 @@ def _utf16(text: str) -> bytes:
 
 def _ordered(value: JSONValue, depth: int) -> JSONValue:
     """Check `value` and give it back with the members of every object in JCS order (by UTF-16 units)."""
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         _check_text(value, "string")
         return value
-    if isinstance(value, int):
+    if value is None or value is True or value is False:
+        return value
+    if kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise Malformed("integer is out of range: expected less than 2^53 in size", hint="send large numbers as strings")
         return value
-    if depth >= MAX_DEPTH:
-        raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        names = list(value)
-        for name in names:
-            if not isinstance(name, str):
-                raise Malformed("member name is not a string")
-            _check_text(name, "member name")
-        astral = any(_ASTRAL.search(name) for name in names)
-        names.sort(key=_utf16 if astral else None)
-        return {name: _ordered(value[name], depth + 1) for name in names}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+    if kind is dict:
+        if depth >= MAX_DEPTH:
+            raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
+        return {name: _ordered(value[name], depth + 1) for name in _names(value)}
+    if kind is list or kind is tuple:
+        if depth >= MAX_DEPTH:
+            raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
         return [_ordered(member, depth + 1) for member in value]
+    return _ordered(_plain(value), depth)
+
+
+def _plain(value: JSONValue) -> JSONValue:
+    """A value of another class as the plain one it stands for; nearly none is."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
     raise Malformed(f"value of type {type(value).__name__} has no canonical form: expected JSON without floats")
+
+
+def _names(value: dict[str, JSONValue]) -> list[str]:
+    """The member names of an object, checked, in JCS order."""
+    names = list(value)
+    astral = False
+    for name in names:
+        if not isinstance(name, str):
+            raise Malformed("member name is not a string")
+        _check_text(name, "member name")
+        astral = astral or (not name.isascii() and _ASTRAL.search(name) is not None)
+    names.sort(key=_utf16 if astral else None)
+    return names
 
 
 _encode_string = json.encoder.encode_basestring
@@ -164,7 +186,10 @@ def parse(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> JSONValue:
         raise Malformed(f"text is not JSON: {error.msg.lower()} at character {error.pos}") from error
     except RecursionError as error:
         raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels") from error
-    _ordered(value, 0)
+    # What the decoder let through can be wrong in its texts only, and then only through an escape (U+0000, a lone surrogate,
+    # something not NFC) or where the whole is not NFC: every part of an NFC text is NFC (UAX #15, closed under substrings).
+    if b"\\u" in data or not (text.isascii() or unicodedata.is_normalized("NFC", text)):
+        _ordered(value, 0)
     return value
 
 
