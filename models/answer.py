@@ -1,0 +1,351 @@
+"""The answer to a question about a stream: the files that prove it complete with respect to the committed index.
+
+An answer is written slice by slice, so that its length costs no memory. What it must show follows
+from the question alone: the headers over the range, per slice the index leaves of the keywords
+asked, and every line that their positions demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, Protocol
+
+from models.canonical import JSONValue, b64, b64u, canonical
+from models.counting import Counted
+from models.declaration import Declaration, EvidenceAlgorithm
+from models.errors import Malformed
+from models.extraction import Rule, Trie, cell_of, label_of, trie_of
+from models.keywords import keyword_proof, shown_ranks
+from models.leaf import index_leaf
+from models.merkle import leaf_hashes, subset_path
+from models.question import AskedValue, Question
+from models.record import Buffer
+from models.salting import CONTENT_SALT, INDEX_SALT, salt, slice_flat_salt, slice_key
+from models.slice import Kind, SliceHeader, line_leaves
+
+QUERY: Final = "stream/query.json"
+DECLARATIONS: Final = "stream/declarations.jsonl"
+SLICES: Final = "stream/slices.jsonl"
+KEYWORDS: Final = "stream/keywords.jsonl"
+RULES: Final = "stream/rules.jsonl"
+INDEX: Final = "stream/index.jsonl"
+LINES: Final = "stream/lines.jsonl"
+MAX_LINE_BYTES: Final = 4 << 20
+MAX_FILE_BYTES: Final = 256 << 20
+
+
+def whole_slice_name(number: int) -> str:
+    """The file that shows slice `number` whole."""
+    return f"stream/slices/{number}.bin"
+
+
+def recount_name(place: int) -> str:
+    """The file of the recount note at `place`."""
+    return f"stream/recount/{place}.note"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Declared:
+    """A declaration with what only its holder knows: the keywords and its item's secret."""
+
+    declaration: Declaration
+    keywords: tuple[bytes, ...]
+    secret: bytes
+
+
+class Holdings(Protocol):
+    """What an answerer holds of one stream; slices are asked for in ascending order."""
+
+    def declared(self, digest: bytes) -> Declared:
+        """The declaration whose SM3 is `digest`."""
+
+    def headers(self, first: int) -> Iterator[SliceHeader]:
+        """The headers from number `first` to the last there is."""
+
+    def first_shown(self, moment: datetime) -> int:
+        """The number of the last slice with slice_create_time < `moment`, or 0 if there is none."""
+
+    def secret(self, number: int) -> bytes:
+        """The secret of a slice's item."""
+
+    def index_hashes(self, number: int) -> Sequence[bytes] | None:
+        """The leaf hashes of a slice's index by rank, if they are kept: they save hashing all leaves anew."""
+
+    def counted(self, number: int, ranks: Sequence[int] | None) -> Sequence[Counted]:
+        """The index entries at `ranks`, or all of them, in order."""
+
+    def values(self, number: int, rule: str) -> Sequence[Counted]:
+        """All values of a rule in a slice, ascending."""
+
+    def records(self, number: int) -> Buffer:
+        """The records of a slice."""
+
+    def proven_at(self, header: SliceHeader) -> datetime | None:
+        """The not-after that an evidence of this slice would prove, if it is known."""
+
+
+class Shown(NamedTuple):
+    """What a finished answer shows, and which evidence must stand beside it.
+
+    Shapes: `slices` ascending, the last header's among them; `declarations` in order of use.
+    """
+
+    first: int
+    last: int
+    declarations: tuple[bytes, ...]
+    slices: tuple[int, ...]
+    covered: bool
+    lines: int
+    counts: tuple[int, ...]
+
+
+Sink = Callable[[str, bytes], None]
+"""Takes the next bytes of a file: `sink(name, data)`."""
+
+
+class _Writer:
+    """Lines of JSON into files, within the limits that a verifier reads."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._sizes: dict[str, int] = {}
+
+    def line(self, name: str, value: JSONValue) -> None:
+        self.raw(name, canonical(value))
+
+    def raw(self, name: str, data: bytes) -> None:
+        size = self._sizes[name] = self._sizes.get(name, 0) + len(data) + 1
+        if len(data) > MAX_LINE_BYTES or size > MAX_FILE_BYTES:
+            raise Malformed(
+                f"answer is too long: expected at most {MAX_LINE_BYTES} bytes a line and {MAX_FILE_BYTES} a file ({name})",
+                hint="ask for a shorter range, or for fewer keywords",
+            )
+        self._sink(name, data + b"\n")
+
+
+class _Proving:
+    """Which slices need an evidence of their own, so that every time is proven soon enough (formats §11, 27)."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        self._deadline: datetime | None = None
+        self._candidate: int | None = None
+        self.numbers: list[int] = []
+
+    def take(self, number: int) -> None:
+        if not self.numbers or self.numbers[-1] != number:
+            self.numbers.append(number)
+        self._deadline = self._candidate = None
+
+    def meet(self, header: SliceHeader, declaration: Declaration) -> None:
+        """A further header: the one before it is proven by now, or the last that still can."""
+        allowed = timedelta(seconds=declaration.slice_proof_s)
+        proven = self._holdings.proven_at(header) or header.created_at + allowed / 2
+        if self._deadline is not None and proven > self._deadline and self._candidate is not None:
+            self.take(self._candidate)
+        if self._deadline is None:
+            self._deadline = header.created_at + timedelta(seconds=declaration.max_silence_s) + allowed
+        self._candidate = header.number
+
+
+class Answering:
+    """One question being answered; `write` gives each file's bytes to a sink as they are made.
+
+    Source: T/SAC 004—2024 C.2-b to C.2-d, 6.4.5-d; formats §5.6, §5.9, §6.1, §11 (Streams).
+    """
+
+    def __init__(
+        self, question: Question, holdings: Holdings, sink: Sink, *, whole: bool = False, all_keywords: bool = False
+    ) -> None:
+        self._question = question
+        self._holdings = holdings
+        self._out = _Writer(sink)
+        self._sink = sink
+        self._whole = whole
+        self._all = all_keywords
+        self._used: list[Declared] = []
+        self._ranks: list[int] = []
+        self._asked: list[int] = []
+        self._cell_key: bytes | None = None
+        self._proving = _Proving(holdings)
+        self._counts = [0] * max(1, len(question.keywords))
+        self._lines = 0
+
+    def write(self) -> Shown:
+        """Write all files of `stream/` but recount notes, and say what evidence must stand beside them.
+
+        Raises: Malformed if the question does not fit the stream or the answer is longer than a verifier reads;
+            whatever the holdings raise.
+        """
+        question = self._question
+        first = last = None
+        before: SliceHeader | None = None
+        covered = False
+        self._out_query()
+        for header in self._holdings.headers(self._holdings.first_shown(question.start)):
+            self._use(header)
+            self._out.raw(SLICES, header.data)
+            first = header if first is None else first
+            if header.created_at >= question.start:
+                if before is None or before.created_at < question.start:
+                    self._proving.take(header.number)
+                self._answer_slice(header)
+            self._proving.meet(header, self._used[-1].declaration)
+            last = before = header
+            covered = header.created_at >= question.end or header.kind == Kind.END
+            if covered:
+                break
+        if first is None or last is None:
+            raise Malformed("stream has no slice yet, so nothing can be answered")
+        self._proving.take(last.number)
+        digests = tuple(declared.declaration.pair.sm3 for declared in self._used)
+        numbers = tuple(sorted(set(self._proving.numbers)))
+        return Shown(first.number, last.number, digests, numbers, covered, self._lines, tuple(self._counts))
+
+    def _out_query(self) -> None:
+        self._sink(QUERY, self._question.data)
+
+    def _use(self, header: SliceHeader) -> None:
+        """Take up the declaration of a slice: shown once, with the proof of rank or cell."""
+        if self._used and self._used[-1].declaration.pair == header.declaration:
+            return
+        declared = self._holdings.declared(header.declaration.sm3)
+        declaration, question = declared.declaration, self._question
+        question.check_fits(declaration)
+        self._used.append(declared)
+        self._out.raw(DECLARATIONS, declaration.data)
+        if question.value is not None:
+            self._use_rule(declared, question.value)
+            return
+        leaves = declaration.keyword_leaves(declared.keywords, secret=declared.secret)
+        shown = list(range(len(leaves))) if self._all else shown_ranks(declared.keywords, question.keywords)
+        proof = keyword_proof(leaves, shown) if shown else []
+        self._out.line(
+            KEYWORDS, {"leaves": [[rank, leaves[rank].decode()] for rank in shown], "proof": [b64(node) for node in proof]}
+        )
+        places = {keyword: rank for rank, keyword in enumerate(declared.keywords)}
+        self._ranks = [places[keyword] for keyword in question.keywords if keyword in places]
+        self._asked = [place for place, keyword in enumerate(question.keywords) if keyword in places]
+
+    def _use_rule(self, declared: Declared, asked: AskedValue) -> None:
+        found = declared.declaration.rule(asked.rule)
+        leaf, path, self._cell_key = None, [], None
+        if found is not None:
+            cells = declared.declaration.cells(found.rule, secret=declared.secret)
+            data, path = cells.proof(asked.value)
+            leaf, self._cell_key = data.decode(), cells.keys[cell_of(found.rule, asked.value)]
+        # The cell line stands before the lines of the first slice so declared: nothing has to wait in memory.
+        self._out.line(RULES, {"leaf": leaf, "proof": [b64(node) for node in path]})
+
+    def _answer_slice(self, header: SliceHeader) -> None:
+        if not header.lines:
+            return
+        if self._question.value is not None:
+            demanded = self._show_value(header, self._question.value)
+        else:
+            demanded = self._show_index(header)
+        if demanded:
+            self._show_lines(header, demanded)
+        if self._whole:
+            self._show_whole(header)
+
+    def _show_index(self, header: SliceHeader) -> list[int]:
+        if not self._ranks:
+            return []
+        number, declaration = header.number, self._used[-1].declaration
+        secret = self._holdings.secret(number)
+        hashed = declaration.index == EvidenceAlgorithm.HASH
+        kept = None if hashed else self._holdings.index_hashes(number)
+        wanted = self._ranks if kept is not None else list(range(declaration.keywords_size))
+        counted = dict(zip(wanted, self._holdings.counted(number, None if kept is None else wanted), strict=True))
+        key = slice_key(secret, "cz-index/1", header.stream_id, number)
+        leaves = {rank: index_leaf(salt(key, rank), entry) for rank, entry in counted.items()}
+        shown = wanted if hashed else self._ranks
+        line: dict[str, JSONValue] = {"leaves": [[rank, leaves[rank].decode()] for rank in shown], "number": number, "proof": []}
+        if hashed:
+            line["salt"] = b64u(slice_flat_salt(secret, header.stream_id, number, INDEX_SALT))
+        else:
+            hashes = leaf_hashes(leaves.values()) if kept is None else kept
+            line["proof"] = [b64(node) for node in subset_path(hashes, shown)]
+        self._out.line(INDEX, line)
+        for place, rank in zip(self._asked, self._ranks, strict=True):
+            self._counts[place] += counted[rank].n
+        return self._question.demanded([counted[rank].lines for rank in self._ranks])
+
+    def _show_value(self, header: SliceHeader, asked: AskedValue) -> list[int]:
+        found = self._used[-1].declaration.rule(asked.rule)
+        if found is None or self._cell_key is None:
+            return []
+        values = self._holdings.values(header.number, asked.rule)
+        trie = self._trie(header, found.rule, values)
+        label = label_of(self._cell_key, header.stream_id, header.number, asked.rule, asked.value)
+        slot, path = trie.find(label)
+        own = slot is not None and slot.label == label
+        line: JSONValue = {
+            "entry": slot.entry.decode() if slot and own else None,
+            "number": header.number,
+            "path": [b64(node) for node in path],
+            "slot": slot.slot.decode() if slot else None,
+        }
+        self._out.line(RULES, line)
+        counted = next((entry for entry in values if own and entry.keyword == asked.value), None)
+        if counted is None:
+            return []
+        self._counts[0] += counted.n
+        return [place for place, _ in counted.lines]
+
+    def _trie(self, header: SliceHeader, rule: Rule, values: Sequence[Counted]) -> Trie:
+        declared = self._used[-1]
+        keys = declared.declaration.cells(rule, secret=declared.secret).keys
+        secret = self._holdings.secret(header.number)
+        return trie_of(values, rule, keys, secret=secret, stream_id=header.stream_id, number=header.number)
+
+    def _line_leaves(self, header: SliceHeader) -> list[bytes]:
+        secret, buffer = self._holdings.secret(header.number), self._holdings.records(header.number)
+        return line_leaves(buffer, secret=secret, stream_id=header.stream_id, number=header.number)
+
+    def _show_lines(self, header: SliceHeader, demanded: Sequence[int]) -> None:
+        leaves = self._line_leaves(header)
+        hashed = self._used[-1].declaration.slice == EvidenceAlgorithm.HASH
+        shown = range(len(leaves)) if hashed else demanded
+        line: dict[str, JSONValue] = {
+            "lines": [[place, b64(leaves[place])] for place in shown],
+            "number": header.number,
+            "proof": [],
+        }
+        if hashed:
+            secret = self._holdings.secret(header.number)
+            line["salt"] = b64u(slice_flat_salt(secret, header.stream_id, header.number, CONTENT_SALT))
+        else:
+            line["proof"] = [b64(node) for node in subset_path(leaf_hashes(leaves), demanded)]
+        self._out.line(LINES, line)
+        self._lines += len(demanded)
+
+    def _show_whole(self, header: SliceHeader) -> None:
+        secret = self._holdings.secret(header.number)
+        salts = [slice_flat_salt(secret, header.stream_id, header.number, place) for place in (CONTENT_SALT, INDEX_SALT)]
+        self._sink(whole_slice_name(header.number), b"".join(salts))
+        self._sink(
+            whole_slice_name(header.number),
+            b"".join(part for leaf in self._line_leaves(header) for part in (len(leaf).to_bytes(4), leaf)),
+        )
+
+
+def answer_files(
+    question: Question, holdings: Holdings, *, whole: bool = False, all_keywords: bool = False, notes: Iterable[str] = ()
+) -> tuple[dict[str, bytes], Shown]:
+    """The files of `stream/` that answer `question`, in memory, with the recount notes given; and what they show.
+
+    Raises: as `Answering.write`.
+    """
+    files: dict[str, bytearray] = {}
+
+    def sink(name: str, data: bytes) -> None:
+        files.setdefault(name, bytearray()).extend(data)
+
+    shown = Answering(question, holdings, sink, whole=whole, all_keywords=all_keywords).write()
+    for place, note in enumerate(notes):
+        sink(recount_name(place), note.encode())
+    return {name: bytes(data) for name, data in files.items()}, shown
