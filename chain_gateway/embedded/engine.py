@@ -67,7 +67,8 @@ def create(
     """
     folder = _address(url, home, None).folder
     try:
-        config = create_ledger(folder, chain_id=chain_id, clock=clock, organisations=[organisation] * NODES, first=first, step=step)
+        owners = [organisation] * NODES
+        config = create_ledger(folder, chain_id=chain_id, clock=clock, organisations=owners, first=first, step=step)
     except OSError as error:
         raise ChainUnavailable(f"embedded ledger cannot be made: {error.strerror}") from error
     if config.chain != chain_id:
