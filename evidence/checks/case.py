@@ -15,7 +15,7 @@ from models.checkpoint import Checkpoint, ConsistencyProof, Note, SignatureLine,
 from models.digest import Algorithm
 from models.errors import Malformed, Undecided
 from models.evidence import Evidence
-from models.trust import ChainTrust, TrustRoots
+from models.trust import ChainTrust, LogTrust, TrustRoots
 
 TREES = (Algorithm.SM3, Algorithm.SHA256)
 INCLUSION = {Algorithm.SM3: 10, Algorithm.SHA256: 13}
@@ -153,6 +153,11 @@ class Case:
         """The origin of one tree of the log."""
         origin = self.origin
         return origin if origin is None or tree is Algorithm.SM3 else twin_origin(origin)
+
+    def log_of(self, tree: Algorithm, origin: str) -> LogTrust | None:
+        """What the trust file says of the log `origin`, if it holds it for a log of that tree."""
+        log = self.trust.log(origin)
+        return log if log is not None and log.tree is tree else None
 
     def by_size(self, tree: Algorithm) -> list[Shown]:
         """The checkpoints shown of one tree of the log, by size."""

@@ -64,7 +64,7 @@ def check_lines(case: Case) -> None:
     witnesses = {(key.name, key.key_id): (name, key) for name, key in case.trust.policy.witnesses.witnesses}
     for tree in TREES:
         for shown in case.shown[tree].values():
-            log = case.trust.log(shown.checkpoint.origin)
+            log = case.log_of(tree, shown.checkpoint.origin)
             keys = {(entry.key.name, entry.key.key_id): entry for entry in log.keys} if log is not None else {}
             for line in shown.lines.values():
                 mark = (line.name, line.key_id)
@@ -101,7 +101,7 @@ def check_windows(case: Case) -> None:
         origin = case.tree_origin(tree)
         if origin is None:
             continue
-        log = case.trust.log(origin)
+        log = case.log_of(tree, origin)
         relied = _relied_sizes(case, tree)
         for shown in case.by_size(tree):
             size = shown.checkpoint.size
@@ -202,7 +202,7 @@ def _check_gaps(case: Case, tree: Algorithm, steps: dict[tuple[int, int], tuple[
         sentence = f"consistency proof from {old} to {new} of the {tree.value} tree is absent"
         origin = case.tree_origin(Algorithm.SHA256)
         twin_shown = any(Algorithm.SHA256 in item.proofs for item in case.items)
-        twin_known = origin is not None and case.trust.log(origin) is not None
+        twin_known = origin is not None and case.log_of(Algorithm.SHA256, origin) is not None
         if tree is Algorithm.SM3 or case.trust.policy.twin == "required" or (twin_shown and twin_known):
             case.judge.undecided(12, sentence)
         else:
