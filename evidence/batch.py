@@ -17,7 +17,7 @@ from evidence import store as rows
 from evidence.errors import Stale
 from evidence.store import HeadRow, PartRow
 from models.anchor import BlockRef
-from models.canonical import canonical
+from models.canonical import quoted
 from models.digest import pair, sm3
 from models.errors import EvidenceError, VerificationError
 from models.evidence import Evidence, Part, Signature, Statement
@@ -26,13 +26,13 @@ KEY_BYTES = 16
 
 
 def idempotency_key(submitter: str, client_key: str) -> bytes:
-    """The 16 bytes under which (submitter, client_key) stands for ever. Source: formats §2.6."""
-    return sm3(canonical([submitter, client_key]))[:KEY_BYTES]
+    """The 16 bytes under which (submitter, client_key) stands for ever: SM3 of the JCS array. Source: formats §2.6."""
+    return sm3(f"[{quoted(submitter)},{quoted(client_key)}]".encode())[:KEY_BYTES]
 
 
 def link_key(subject_id: str, code: str) -> bytes:
-    """The 16 bytes under which the parts of (subject, link code) stand. Source: formats §2.8."""
-    return sm3(canonical([subject_id, code]))[:KEY_BYTES]
+    """The 16 bytes under which the parts of (subject, link code) stand, made likewise. Source: formats §2.8."""
+    return sm3(f"[{quoted(subject_id)},{quoted(code)}]".encode())[:KEY_BYTES]
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class Batch:
 
     def keep_secrets(self) -> None:
         """Every new item's secret is durable in the store of secrets, before its row is written (formats §8.2)."""
-        secrets = [(sm3(item.statement.data), item.secret) for item, _, _ in self.fresh if item.secret is not None]
+        secrets = [(item.statement.digest, item.secret) for item, _, _ in self.fresh if item.secret is not None]
         if secrets:
             self.keep(secrets, (self.head.size, self.head.sm3_root))
 
@@ -162,7 +162,7 @@ class Batch:
         at_ms = round(self.now.timestamp() * 1000)
         for item, sealed, key in self.fresh:
             statement, index, digests = item.statement, sealed.leaf_index, sealed.evidence.pair
-            identity = bytes.fromhex(statement.evidence_id[3:])
+            identity = statement.digest
             items.append(
                 {
                     "leaf_index": index,
@@ -206,9 +206,9 @@ class Batch:
             conflicts=conflicts,
             audits=audits,
         )
-        for item, sealed, _ in self.fresh:
+        for item, _, _ in self.fresh:
             if item.claims is not None:
-                item.claims(self.connection, bytes.fromhex(sealed.evidence.evidence_id[3:]))
+                item.claims(self.connection, item.statement.digest)
 
     def read_back(self, start: int) -> list[bytes]:
         """The entries of the new items, made from the bytes that the database now holds.

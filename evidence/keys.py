@@ -18,7 +18,7 @@ from pathlib import Path
 
 from evidence.content import KEY_BYTES, Randomness, Wrap
 from evidence.errors import HomeRefused, NotFound, StorageFull
-from models.canonical import JSONValue, canonical, format_time
+from models.canonical import JSONValue, canonical_text, format_time, quoted
 from models.digest import Algorithm, hasher
 from models.errors import Malformed, SigningUnavailable
 from models.signature import Signer, SM2Signer
@@ -164,7 +164,8 @@ class FindKey:
         Raises: Malformed if the value cannot stand in canonical JSON.
         """
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(canonical(["cz-find/1", kind, value]))
+        text = quoted(value) if type(value) is str else canonical_text(value)
+        inner.update(f'["cz-find/1",{quoted(kind)},{text}]'.encode())
         outer.update(inner.digest())
         return outer.digest()[:TAG_BYTES]
 

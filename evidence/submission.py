@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from json import JSONEncoder
 
-from models.canonical import JSONValue, canonical, parse_time, unb64
+from models.canonical import JSONValue, parse_time, unb64
 from models.commitment import check_secret
 from models.digest import Digest, is_hex
 from models.errors import EvidenceError, Invalid, Malformed, Problem
@@ -32,6 +33,7 @@ _TITLES = {
     "closes": "是否结束",
 }
 _CLAUSES = {"signature": "6.4.3-a", "link": "7.2-p1", "originals": "6.4.2-f"}
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 MAX_ORIGINALS = 512
 MAX_UNKNOWN_NAMED = 32
 """A body of nothing but unknown names is answered in bounded time and space."""
@@ -267,5 +269,8 @@ class _Reader:
 
 
 def content_of(submission: Submission) -> bytes:
-    """The bytes that are encrypted and kept as the item's content."""
-    return canonical({"originals": [original.to_json() for original in submission.originals], "stages": submission.stages})
+    """The bytes that are encrypted and kept as the item's content.
+
+    They are JSON and not JCS: nothing is ever computed from them, and the values were read strictly when they came.
+    """
+    return _encode({"originals": [original.to_json() for original in submission.originals], "stages": submission.stages}).encode()

@@ -10,12 +10,12 @@ import re
 from binascii import b2a_base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring
+from json.encoder import JSONEncoder, encode_basestring
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from models.canonical import JSONValue, b64, b64u, canonical_text, parse_canonical, unb64, unb64u
+from models.canonical import JSONValue, b64, b64u, canonical_text, parse_canonical, quoted, unb64, unb64u
 from models.digest import Algorithm, Pair, hasher, unhex
 from models.errors import Malformed, Unknown, VerificationError
 from models.merkle import flat, leaf_hash, leaf_hashes, root, subset_path, verify_subset
@@ -34,6 +34,8 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _SM3 = hasher(Algorithm.SM3)
 _ECB = modes.ECB()  # noqa: S305 - of distinct counters: this is the keystream of CTR from a zero counter, without its set-up per call
 _COUNTERS = b"".join(number.to_bytes(SALT_BYTES) for number in range(512))
+_encode_sorted = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _URL = bytes.maketrans(b"+/", b"-_")
 
 
@@ -107,7 +109,8 @@ def derive(secret: bytes, tag: str, *context: JSONValue) -> bytes:
     Raises: Malformed if the context has no canonical form.
     Source: formats §1 (derived key).
     """
-    return hmac_sm3(secret, canonical_text([tag, *context]).encode())[:_KEY_BYTES]
+    texts = [quoted(each) if type(each) is str else canonical_text(each) for each in (tag, *context)]
+    return hmac_sm3(secret, f"[{','.join(texts)}]".encode())[:_KEY_BYTES]
 
 
 def salts(key: bytes, count: int) -> list[bytes]:
@@ -140,7 +143,9 @@ def _value_text(value: JSONValue) -> str:
         return "null"
     if type(value) is int:
         return str(value)
-    return canonical_text(value)
+    text = _encode_sorted(value)
+    # Sorted by code points, which is JCS order but where a member's name holds a character beyond U+FFFF.
+    return text if text.isascii() or not _ASTRAL.search(text) else canonical_text(value)
 
 
 def commit(

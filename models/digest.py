@@ -7,6 +7,7 @@ algorithm up costs more than hashing a short message.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import hashes as _pyca
 from models.errors import Malformed, Unknown
 
 DIGEST_BYTES = 32
-_HEX = frozenset("0123456789abcdef")
+_HEX = re.compile("[0-9a-f]*")
 
 
 class Algorithm(StrEnum):
@@ -25,6 +26,9 @@ class Algorithm(StrEnum):
 
     SM3 = "sm3"
     SHA256 = "sha256"
+
+
+_BY_NAME = {member.value: member for member in Algorithm}
 
 
 class Hasher(Protocol):
@@ -103,7 +107,7 @@ def digest(algorithm: Algorithm, data: bytes) -> bytes:
 
 def is_hex(text: object, *, size: int = DIGEST_BYTES) -> bool:
     """Whether `text` is exactly `size` bytes in lower-case hex."""
-    return isinstance(text, str) and len(text) == 2 * size and _HEX.issuperset(text)
+    return isinstance(text, str) and len(text) == 2 * size and _HEX.fullmatch(text) is not None
 
 
 def unhex(text: object, *, size: int = DIGEST_BYTES, what: str = "digest") -> bytes:
@@ -135,9 +139,10 @@ class Digest:
         if not isinstance(text, str) or ":" not in text:
             raise Malformed("digest has wrong form: expected algorithm:hex, for example sm3:1ab2…")
         name, _, tail = text.partition(":")
-        if name not in {member.value for member in Algorithm}:
+        algorithm = _BY_NAME.get(name)
+        if algorithm is None:
             raise Unknown("digest algorithm is unknown: expected sm3 or sha256")
-        return cls(Algorithm(name), unhex(tail))
+        return cls(algorithm, unhex(tail))
 
 
 class Pair(NamedTuple):

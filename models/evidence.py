@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 from models.anchor import BlockRef, block_refs, check_origin
@@ -108,6 +109,10 @@ def _digests(pair: Pair) -> str:
     return f'"sha256":"{pair.sha256.hex()}","sm3":"{pair.sm3.hex()}"'
 
 
+_format_time = lru_cache(maxsize=256)(format_time)
+"""The two times of E are the same for all items of one commit."""
+
+
 def _time_text(moment: datetime | None) -> str:
     return "null" if moment is None else f'"{format_time(moment)}"'
 
@@ -138,6 +143,8 @@ class Statement:
     template_name: str
     template_pair: Pair
     data: bytes = field(default=b"", repr=False)
+    digest: bytes = field(default=b"", repr=False, compare=False)
+    """SM3(S), 32 bytes: the item's id in every store."""
 
     @classmethod
     def build(
@@ -164,6 +171,7 @@ class Statement:
             f'"subject":{{"id":{quoted(subject[0])},"name":{quoted(subject[1])}}},"submitter":{quoted(submitter)},'
             f'"template":{{"name":{quoted(template[0])},{_digests(template[1])}}}}}'
         )
+        data = text.encode()
         return cls(
             client_key,
             link,
@@ -175,7 +183,8 @@ class Statement:
             submitter,
             template[0],
             template[1],
-            text.encode(),
+            data,
+            sm3(data),
         )
 
     @classmethod
@@ -190,6 +199,7 @@ class Statement:
     def from_json(cls, value: JSONValue, data: bytes | None = None) -> Statement:
         """The statement that a parsed canonical object states. Raises: Malformed, Unknown."""
         check_format(value, "cz-statement")
+        data = canonical(value) if data is None else data
         client_key, _, link, log, occurred_at, stages, subject, submitter, template = members(
             value, "client_key format link log occurred_at stages subject submitter template", "statement"
         )
@@ -218,13 +228,14 @@ class Statement:
             check_name(submitter, "submitter"),
             template_name,
             Pair.from_json({"sha256": template_sha, "sm3": template_sm}, what="template digest"),
-            canonical(value) if data is None else data,
+            data,
+            sm3(data),
         )
 
     @property
     def evidence_id(self) -> EvidenceId:
         """`ev_` and the hex SM3 of S: stable from the first acceptance on. Source: formats §2.4."""
-        return EvidenceId("ev_" + sm3(self.data).hex())
+        return EvidenceId("ev_" + self.digest.hex())
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +321,8 @@ class Evidence:
         if signature is not None:
             signed = canonical_text(signature.to_json())
         head = (
-            f'{{"after":[{blocks}],"commitment":{quoted(commitment)},"created_at":"{format_time(created_at)}",'
-            f'"format":"cz-evidence/1","link":{place},"on_chain_by":"{format_time(on_chain_by)}","signature":{signed},"statement":'
+            f'{{"after":[{blocks}],"commitment":{quoted(commitment)},"created_at":"{_format_time(created_at)}",'
+            f'"format":"cz-evidence/1","link":{place},"on_chain_by":"{_format_time(on_chain_by)}","signature":{signed},"statement":'
         )
         data = head.encode() + statement.data + f',"validated_by":{quoted(validated_by)}}}'.encode()
         return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data, pair(data))

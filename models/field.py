@@ -132,6 +132,9 @@ class Field:
         return self.detail.items
 
 
+_FILE_MEMBERS = ({"digest", "name", "size"}, {"digest", "name", "size", "twin"})
+
+
 def is_date(value: JSONValue) -> bool:
     """Whether `value` is a DATE: `YYYY-MM-DD`, a day that exists."""
     if not isinstance(value, str) or not _DATE.fullmatch(value):
@@ -191,7 +194,7 @@ def is_file_object(value: JSONValue) -> bool:
     Raises: Unknown if a digest names an algorithm that is none of ours.
     Source: formats §2.2; T/SAC 004—2024 App. B names the type and leaves it open (erratum T20).
     """
-    if not isinstance(value, dict) or not {"digest", "name", "size"} <= set(value) <= {"digest", "name", "size", "twin"}:
+    if not isinstance(value, dict) or value.keys() not in _FILE_MEMBERS:
         return False
     if not is_text(value["name"]) or not is_number(value["size"]) or value["size"] < 0:
         return False

@@ -217,8 +217,9 @@ def problems(template: Template, stages: JSONValue, *, link_code: str | None) ->
                 "6.4.2-a",
             )
         ]
+    findings = _across(template, stages, link_code) if _fits(template, stages) else _all(template, stages, link_code)
     found: list[Problem] = []
-    for finding in _all(template, stages, link_code):
+    for finding in findings:
         found.append(finding)
         if len(found) == MAX_PROBLEMS:
             break
@@ -250,9 +251,42 @@ def _all(template: Template, stages: Mapping[str, JSONValue], link_code: str | N
             )
         for field in stage.fields:
             yield from _of_field(field, values.get(field.name), pointer, given=field.name in values)
+    yield from _across(template, stages, link_code)
+
+
+def _across(template: Template, stages: Mapping[str, JSONValue], link_code: str | None) -> Iterator[Problem]:
+    """The problems of values that do not go together."""
     yield from _of_links(template, stages, link_code)
     for rule in template.rules:
         yield from _of_rule(rule, template, stages)
+
+
+def _fits(template: Template, stages: Mapping[str, JSONValue]) -> bool:
+    """Whether each value by itself is surely right: what nearly every submission is, told without making any text.
+
+    Where it cannot tell, it says no, and `_all` looks at each value again.
+    """
+    if not stages.keys() <= template.by_name.keys():
+        return False
+    return all(
+        _stage_fits(stage, stages[stage.name]) if stage.name in stages else not stage.required for stage in template.stages
+    )
+
+
+def _stage_fits(stage: StageTemplate, values: JSONValue) -> bool:
+    if not isinstance(values, dict) or not values.keys() <= stage.by_name.keys():
+        return False
+    given = False
+    for field in stage.fields:
+        value = values.get(field.name)
+        if value is None:
+            if field.required:
+                return False
+        elif field.items or not is_acceptable(field, value):
+            return False
+        else:
+            given = True
+    return given
 
 
 def _unknown(
