@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_verifier_signers import signed_by_certificate
 
 from evidence.explain import explain
-from models.bundle import encode, manifest_of, unpack
+from models.bundle import encode, manifest_of, pack, unpack
 from models.canonical import canonical, parse
 from models.errors import Malformed
 from models.report import Report, Verdict
+from models.trust import format_trust
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "items"
 CASES: list[dict[str, Any]] = [
@@ -67,6 +69,14 @@ def test_good_bundle_is_repeated_without_python(case: dict[str, Any], tmp_path: 
     assert result.stdout.count("\nok") > 40
     for said in ("PackageHash", "seals of at least", "the root is the one", "line of sandbox", "sender's signature"):
         assert said in result.stdout
+
+
+def test_signature_under_a_certificate_is_repeated(tmp_path: Path, tools: Path) -> None:
+    _, files, roots, _ = signed_by_certificate()
+    report = explain(pack(files, "item"), format_trust(roots), tmp_path / "x")
+    result = run(tmp_path / "x", tools)
+    assert (report.verdict, result.returncode) == (Verdict.VALID, 0), result.stdout
+    assert "ok    SM2 signature under certs/0.cer" in result.stdout
 
 
 BAD = [case for case in CASES if case["verdict"] != "VALID"]
