@@ -36,6 +36,7 @@ from models.commitment import disclose
 from models.digest import Algorithm, pair
 from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
 from models.report import Verdict
+from models.template import DataModel
 
 MAX_IDS = 1000
 _RUNNING, _DONE, _FAILED = "running", "done", "failed"
@@ -187,6 +188,8 @@ class Issuance:
         may = shows_contents(opened, caller)
         if (
             opened.stages is None
+            # Their stages are the digests of D, H and index, not trees over fields: there is no leaf to show.
+            or opened.template.model is DataModel.STREAM
             or (not may and fields is None)
             or (fields is not None and not [name for name in fields if name])
         ):

@@ -27,7 +27,7 @@ from models.commitment import StageCommitment, commit
 from models.errors import Invalid, Problem, Unknown
 from models.evidence import Evidence, EvidenceId, Signature, Statement
 from models.opaque import check_opaque
-from models.template import Commitment, Template, personal_values
+from models.template import Commitment, DataModel, Template, personal_values
 
 OWN_TEMPLATES = frozenset({"conflict@1", "issue@1", "log-key@1", "log-close@1", "erasure@1"})
 PAYLOAD_MARGIN_BYTES = 4096
@@ -115,6 +115,10 @@ class Preparation:
             raise Invalid("template is unknown", (problem,)) from error
         if name in OWN_TEMPLATES and caller.account != self._intake.service_account:
             raise Forbidden(f"template is kept for the service itself: {name}")
+        if template.model is DataModel.STREAM:
+            raise Forbidden(
+                f"template is preserved as part of a stream only: {name}", hint="POST /v1/streams, or evidence stream run"
+            )
         return template
 
     def _check(self, submission: Submission, template: Template, stages: dict[str, dict[str, JSONValue]] | JSONValue) -> None:

@@ -109,6 +109,18 @@ class Preservation:
             answers[place] = await self._answer(prepared, outcome, request_id)
         return [answer for answer in answers if answer is not None]
 
+    async def preserve_prepared(self, prepared: Prepared, *, request_id: str) -> Preserved:
+        """An item that was made ready elsewhere is preserved, as `preserve` does: a declaration or a slice of a stream.
+
+        Raises: what refuses it; Unready, OutcomeOpen, HomeRefused.
+        """
+        self._log.check_open()
+        (outcome,) = await self._log.append([prepared.pending])
+        answer = await self._answer(prepared, outcome, request_id)
+        if isinstance(answer, EvidenceError):
+            raise answer
+        return answer
+
     async def preserve_own(self, body: JSONValue, *, request_id: str) -> Preserved:
         """An item of the service itself is preserved: conflict, issue, key change.
 

@@ -12,11 +12,12 @@ from alembic.script import ScriptDirectory
 import evidence.access
 import evidence.archive
 import evidence.signing
+import evidence.stream_store
 from evidence.errors import HomeRefused
 from evidence.store import Store
 from evidence.tables import METADATA
 
-_OWNERS = (evidence.access, evidence.archive, evidence.signing)
+_OWNERS = (evidence.access, evidence.archive, evidence.signing, evidence.stream_store)
 """Modules whose tables stand in the same metadata: named, so that importing this one makes it whole."""
 
 

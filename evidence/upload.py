@@ -41,10 +41,10 @@ def disk() -> Iterator[None]:
 
 
 class ObjectFolder:
-    """`originals` of a home: objects under `ab/cdef…` by their random id, unfinished ones under `tmp`."""
+    """A folder of a home: objects under `ab/cdef…` by their random id, unfinished ones under `tmp`."""
 
-    def __init__(self, home: Path) -> None:
-        self._folder = home / "originals"
+    def __init__(self, home: Path, *, name: str = "originals") -> None:
+        self._folder = home / name
         self._tmp = self._folder / "tmp"
 
     def prepare(self) -> None:
