@@ -10,41 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from chain_gateway.port import ChainError, ChainGateway, ChainUnavailable, OutcomeUnknown, Rejected, proofs
+from sqlalchemy.exc import DBAPIError
+
+from chain_gateway.port import ChainGateway, ChainUnavailable, OutcomeUnknown, Rejected, proofs
 from evidence import anchors
 from evidence.anchors import AnchorRow
 from evidence.batch import moment
-from evidence.contents import Contents, template_of
+from evidence.contents import Contents
 from evidence.errors import HomeRefused, Overloaded, Unready
-from evidence.log import Log, LogState
+from evidence.log import BACK_JUMP, Log, LogState
+from evidence.payloads import Payloads
 from evidence.settings import AnchorMode, Settings
 from evidence.steps import Step, StepFunction
-from evidence.store import Store
-from models.anchor import (
-    Anchor,
-    BlockRef,
-    ChainReceipt,
-    Payload,
-    ReceiptFacts,
-    TxId,
-    anchor_key,
-    build_payload,
-    checkpoint_record,
-    item_record,
-)
-from models.canonical import JSONValue, canonical
-from models.checkpoint import Note
+from evidence.store import Store, storage_error
+from models.anchor import Anchor, BlockRef, ChainReceipt, Payload, ReceiptFacts, TxId, anchor_key
 from models.digest import Algorithm, Digest
-from models.errors import EvidenceError, VerificationError
-from models.evidence import Evidence
+from models.errors import EvidenceError, Malformed, VerificationError
 from models.trust import ChainTrust
 
 PROMISE_SHARE = 0.8
 CHAIN_AHEAD = timedelta(minutes=5)
-RANGE_MARGIN_BYTES = 64
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEAD_POLL_S = 5.0
 
@@ -66,10 +55,22 @@ class Chain:
     last_error: str = ""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
+    is_compared: bool = False
+
     @property
     def id(self) -> str:
         """The chain's id."""
         return self.gateway.chain_id
+
+    @property
+    def covers(self) -> int:
+        """Every leaf below this index is held by a final anchor; a chain just joined holds none, whatever it begins at."""
+        return self.end if self.end > self.first else 0
+
+    @property
+    def carries(self) -> int:
+        """Every leaf below this index is held by an anchor that was opened."""
+        return self.submitted_end if self.submitted_end > self.first else 0
 
 
 def due(now: datetime, *, mode: AnchorMode, pending: int, oldest: datetime | None, interval_s: float, max_items: int) -> bool:
@@ -101,7 +102,8 @@ class Anchoring:
         step: StepFunction,
     ) -> None:
         self.chains: Mapping[str, Chain] = {chain.id: chain for chain in chains}
-        self._log, self._store, self._contents, self._settings = log, store, contents, settings
+        self._log, self._store, self._settings = log, store, settings
+        self._payloads = Payloads(store, contents, clock=clock)
         self._clock, self._step = clock, step
         self._tasks: list[asyncio.Task[None]] = []
         self._final = asyncio.Condition()
@@ -114,14 +116,14 @@ class Anchoring:
     @property
     def covered(self) -> int:
         """Every leaf below this index is final: held by final anchors on as many chains as the policy wants."""
-        ends = sorted((chain.end for chain in self.chains.values()), reverse=True)
+        ends = sorted((chain.covers for chain in self.chains.values()), reverse=True)
         return ends[self._settings.quorum - 1] if len(ends) >= self._settings.quorum else 0
 
     def state_of(self, leaf_index: int) -> str:
         """`final`, `submitted` or `promised`: computed, never stored (architecture §5)."""
         if leaf_index < self.covered:
             return "final"
-        return "submitted" if any(leaf_index < chain.submitted_end for chain in self.chains.values()) else "promised"
+        return "submitted" if any(leaf_index < chain.carries for chain in self.chains.values()) else "promised"
 
     def after(self) -> tuple[BlockRef, ...]:
         """The newest final block known of each chain: what new items are provably not older than."""
@@ -140,7 +142,8 @@ class Anchoring:
         """
         now = self._clock()
         oldest = self._oldest_ms
-        if oldest is not None:
+        # A chain that joined after the oldest item waits for the next one: then only intake itself can keep the promise.
+        if oldest is not None and any(chain.end < self._log.state.size for chain in self.chains.values()):
             age = (now - moment(oldest)).total_seconds()
             if age >= PROMISE_SHARE * self._settings.promise_s:
                 raise Overloaded(
@@ -169,18 +172,15 @@ class Anchoring:
     async def catch_up(self) -> None:
         """Every chain's list is compared with the log, so that a restored or copied home signs nothing that forks.
 
+        A chain out of reach now is compared as soon as it answers, before anything is put on it.
         Raises: HomeRefused if a chain holds a head beyond ours or another than ours, with what we lack.
         Source: formats §3.4, §4.2; reliability R11.
         """
         for chain in self.chains.values():
             await asyncio.to_thread(self._load, chain)
             try:
-                chain.head = await chain.gateway.head()
-                if chain.open is not None and await chain.gateway.find(Digest(Algorithm.SM3, chain.open.key)) is not None:
-                    await self._advance(chain, chain.open)
-                await self._follow(chain)
+                await self._compare_lists(chain)
             except ChainUnavailable as error:
-                # Out of reach at start: what we recorded of this chain stands, and submit() meets the key if it does not.
                 chain.last_error = error.message
                 logger.warning("chain cannot be compared at start", extra={"chain": chain.id})
         await self._note_covered()
@@ -195,29 +195,46 @@ class Anchoring:
             chain.end = row.end if row.state == anchors.FINAL else row.start
             chain.open = None if row.state == anchors.FINAL else row
 
-    async def _follow(self, chain: Chain) -> None:
-        """Adopt every anchor the chain holds beyond our own list; refuse if it shows a head that is not ours."""
+    async def _compare_lists(self, chain: Chain) -> None:
+        """Every anchor that the chain holds beyond our own list is adopted, unless it shows a head that is not ours."""
+        chain.head = await chain.gateway.head()
+        if chain.open is not None and await chain.gateway.find(Digest(Algorithm.SM3, chain.open.key)) is not None:
+            await self._advance(chain, chain.open)
         while chain.open is None:
             key = anchor_key(chain.id, self._settings.origin, chain.end)
             tx_id = await chain.gateway.find(key)
             if tx_id is None:
-                return
+                break
             receipt = await chain.gateway.receipt(tx_id)
             if receipt is None:
                 raise ChainUnavailable("a transaction under our next key is not final yet")
-            facts = self._verify(chain, receipt, key)
-            payload = Payload.parse(facts.payload)
-            self._compare(chain, payload)
-            row = await self._write_intent(chain, payload)
-            chain.open, chain.submitted_end = row, row.end
+            row = await self._adopt(chain, self._verify(chain, receipt, key))
             await self._store_receipt(chain, row, receipt)
+        chain.is_compared = True
 
-    def _compare(self, chain: Chain, payload: Payload) -> None:
+    async def _adopt(self, chain: Chain, facts: ReceiptFacts) -> AnchorRow:
+        """What the chain holds under our key stands in our list as an open anchor.
+
+        Raises: HomeRefused if it is no head of this log.
+        """
+        try:
+            payload = Payload.parse(facts.payload)
+        except Malformed as error:
+            raise HomeRefused(f"chain {chain.id} holds under our next key what this log never made") from error
+        if payload.key != facts.key:
+            raise HomeRefused(f"chain {chain.id} holds under our next key the payload of another range")
+        await self._compare(chain, payload)
+        chain.open = row = await self._write_intent(chain, payload)
+        chain.submitted_end = row.end
+        return row
+
+    async def _compare(self, chain: Chain, payload: Payload) -> None:
         state = self._log.state
         if payload.head.size > state.size:
-            size, lacking = payload.head.size, f"{state.size}…{payload.head.size - 1}"
+            size = await self._newest_size(chain, payload)
             raise HomeRefused(
-                f"the chain holds a head of size {size}, this home only {state.size} entries: it lacks leaves {lacking}",
+                f"the chain holds a head of size {size}, this home only {state.size} entries:"
+                f" it lacks leaves {state.size}…{size - 1}",
                 hint="this home is a copy or was restored: bring back the newest database; nothing is signed until then",
             )
         for tree, root in ((state.sm3, payload.head.root), (state.sha256, payload.twin_head.root)):
@@ -225,6 +242,20 @@ class Anchoring:
                 raise HomeRefused(
                     f"chain {chain.id} holds another {tree.algorithm.value} head of size {payload.head.size} than this log"
                 )
+
+    async def _newest_size(self, chain: Chain, payload: Payload) -> int:
+        """The size of the last head in the chain's list from `payload` on, as far as the chain tells."""
+        size = payload.head.size
+        with suppress(EvidenceError):
+            while True:
+                key = anchor_key(chain.id, self._settings.origin, payload.end)
+                tx_id = await chain.gateway.find(key)
+                receipt = None if tx_id is None else await chain.gateway.receipt(tx_id)
+                if receipt is None:
+                    break
+                payload = Payload.parse(self._verify(chain, receipt, key).payload)
+                size = payload.head.size
+        return size
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -260,7 +291,11 @@ class Anchoring:
 
     async def _run(self, chain: Chain) -> None:
         while not self._stopping:
-            pause = await self._turn(chain)
+            try:
+                pause = await self._turn(chain)
+            except Exception:  # the top of a task: one that ended would leave the chain without anchors
+                logger.exception("anchoring failed", extra={"chain": chain.id})
+                pause = _BACKOFF_S[-1]
             if pause > 0:
                 chain.wake.clear()
                 try:
@@ -272,29 +307,46 @@ class Anchoring:
     async def _turn(self, chain: Chain) -> float:
         """One step for one chain; gives the seconds to wait before the next."""
         try:
-            if chain.open is not None:
-                return await self._advance(chain, chain.open)
-            state, now = self._log.state, self._clock()
-            oldest = await asyncio.to_thread(self._created, chain.submitted_end, state.size)
-            settings = self._settings
-            if due(
-                now,
-                mode=settings.anchor_mode,
-                pending=state.size - chain.submitted_end,
-                oldest=oldest,
-                interval_s=settings.anchor_interval_s,
-                max_items=settings.anchor_max_items,
-            ):
-                chain.open = await self._open(chain, state)
-                chain.submitted_end = chain.open.end
-                return 0
-            chain.head = await chain.gateway.head()
-            chain.failures, chain.last_error = 0, ""
-            if oldest is None:
-                return _HEAD_POLL_S
-            return min(_HEAD_POLL_S, max(0.005, settings.anchor_interval_s - (now - oldest).total_seconds()))
-        except (ChainError, EvidenceError) as error:
+            return await self._step_on(chain)
+        except HomeRefused as error:
+            # Somebody else writes this log, or we are the copy: no further head may be signed, on any chain.
+            self._log.refuse(error)
+            chain.last_error = error.message
+            logger.exception("sealing has stopped: the chain holds what this log does not", extra={"chain": chain.id})
+            return _BACKOFF_S[-1]
+        except (EvidenceError, DBAPIError) as error:
             return await self._note_failure(chain, error)
+
+    async def _step_on(self, chain: Chain) -> float:
+        if not chain.is_compared:
+            await self._compare_lists(chain)
+        state, now = self._log.state, self._clock()
+        if chain.open is not None and chain.open.tx_id is not None:
+            return await self._advance(chain, chain.open)
+        if now < moment(state.head.newest_ms) - BACK_JUMP:
+            # The chain's time may be this clock's too: a block older than the head it holds would prove a lie for ever.
+            chain.last_error = "the clock went back behind the newest item: nothing is put on the chain until it has caught up"
+            return _HEAD_POLL_S
+        if chain.open is not None:
+            return await self._advance(chain, chain.open)
+        oldest = await asyncio.to_thread(self._created, chain.submitted_end, state.size)
+        settings = self._settings
+        if due(
+            now,
+            mode=settings.anchor_mode,
+            pending=state.size - chain.submitted_end,
+            oldest=oldest,
+            interval_s=settings.anchor_interval_s,
+            max_items=settings.anchor_max_items,
+        ):
+            chain.open = await self._open(chain, state)
+            chain.submitted_end = chain.open.end
+            return 0
+        chain.head = await chain.gateway.head()
+        chain.failures, chain.last_error = 0, ""
+        if oldest is None:
+            return _HEAD_POLL_S
+        return min(_HEAD_POLL_S, max(0.005, settings.anchor_interval_s - (now - oldest).total_seconds()))
 
     def _created(self, leaf_index: int, size: int) -> datetime | None:
         if leaf_index >= size:
@@ -303,22 +355,26 @@ class Anchoring:
             made = anchors.created_ms(connection, leaf_index)
         return None if made is None else moment(made)
 
-    async def _note_failure(self, chain: Chain, error: EvidenceError) -> float:
-        chain.last_error = error.message
+    async def _note_failure(self, chain: Chain, error: EvidenceError | DBAPIError) -> float:
+        reason = error.message if isinstance(error, EvidenceError) else storage_error(error).message
+        chain.last_error = reason
         chain.failures += 1
         logger.warning("anchoring waits: %s", type(error).__name__, extra={"chain": chain.id, "failures": chain.failures})
         if chain.open is not None:
             number = chain.open.number
             try:
-                await self._log.write(lambda connection: anchors.note_reason(connection, number, error.message))
-            except Unready:
+                await self._log.write(lambda connection: anchors.note_reason(connection, number, reason))
+            except EvidenceError:
                 logger.warning("the reason could not be recorded", extra={"chain": chain.id})
         return _BACKOFF_S[min(chain.failures, len(_BACKOFF_S)) - 1]
 
     # --- one anchor -------------------------------------------------------------------------------------------
 
     async def _open(self, chain: Chain, state: LogState) -> AnchorRow:
-        payload = await asyncio.to_thread(self._build, chain, state)
+        seen = [block for block in self.after() if block.chain != chain.id]
+        payload = await asyncio.to_thread(
+            self._payloads.build, state, chain=chain.id, start=chain.end, limit=chain.gateway.max_payload_bytes, seen=seen
+        )
         self._step(Step.INTENT_BEFORE)
         row = await self._write_intent(chain, payload)
         self._step(Step.INTENT_AFTER)
@@ -335,64 +391,6 @@ class Anchoring:
             "opened_ms": _ms(self._clock()),
         }
         return await self._log.write(lambda connection: anchors.open_anchor(connection, values))
-
-    def _build(self, chain: Chain, state: LogState) -> Payload:
-        """P for the next range: everything up to the head, cut at the engine's limit; an item is never cut (formats §4.1)."""
-        checkpoint = state.checkpoint
-        if checkpoint is None:
-            raise VerificationError("an empty log has no checkpoint to anchor")
-        now = self._clock()
-        note = Note.parse(checkpoint.note)
-        first = checkpoint_record(
-            note.text,
-            state.head.sm3_root,
-            state.head.sha256_root,
-            created_at=moment(checkpoint.signed_at_s * 1000),
-            upload_time=now,
-        )
-        seen = [block for block in self.after() if block.chain != chain.id]
-
-        def payload(end: int, records: list[dict[str, JSONValue]]) -> bytes:
-            return build_payload(
-                chain=chain.id,
-                checkpoint=checkpoint.note,
-                twin=checkpoint.twin,
-                start=chain.end,
-                end=end,
-                seen=seen,
-                records=records,
-            )
-
-        limit = chain.gateway.max_payload_bytes
-        room = limit - len(payload(state.size, [first])) - RANGE_MARGIN_BYTES
-        records, end = self._records(chain.end, state.size, room, now)
-        return Payload.parse(payload(end, [first, *records]))
-
-    def _records(self, start: int, size: int, room: int, now: datetime) -> tuple[list[dict[str, JSONValue]], int]:
-        records: list[dict[str, JSONValue]] = []
-        with self._store.reading() as connection:
-            for leaf_index, data, _ in anchors.recorded_items(connection, start, size):
-                record = self._record(leaf_index, Evidence.parse(data), now)
-                room -= len(canonical(record)) + 1
-                if room < 0:
-                    if leaf_index == start:
-                        raise VerificationError(f"the record of one item is longer than the chain takes (leaf {leaf_index})")
-                    return records, leaf_index
-                records.append(record)
-        return records, size
-
-    def _record(self, leaf_index: int, evidence: Evidence, now: datetime) -> dict[str, JSONValue]:
-        data: dict[str, list[str]] = {}
-        if evidence.commitment == "plaintext":
-            opened = self._contents.open(leaf_index)
-            data = {stage.name: [leaf.decode() for leaf in stage.leaves] for stage in opened.commitments()}
-        return item_record(
-            biz_name=template_of(evidence).biz_name,
-            stages=[(name, digests.sm3.hex(), data.get(name)) for name, digests in evidence.statement.stages],
-            created_at=evidence.created_at,
-            package_hash=evidence.package_hash,
-            upload_time=now,
-        )
 
     async def _advance(self, chain: Chain, row: AnchorRow) -> float:
         """Bring an open anchor one step nearer to its receipt. The same path serves recovery: ask `find` first, always."""
@@ -447,7 +445,11 @@ class Anchoring:
 
     async def _store_receipt(self, chain: Chain, row: AnchorRow, receipt: ChainReceipt) -> None:
         facts = self._verify(chain, receipt, Digest(Algorithm.SM3, row.key))
-        facts.check_payload(row.payload)
+        try:
+            facts.check_payload(row.payload)
+        except VerificationError:
+            # Under our key stands another payload: an earlier one of ours that came late, or somebody else's.
+            row = await self._adopt(chain, facts)
         block_ms, final_ms = _ms(receipt.block_time), _ms(self._clock())
         self._step(Step.FINAL_BEFORE)
         await self._log.write(
@@ -462,9 +464,13 @@ class Anchoring:
 
     async def _note_covered(self) -> None:
         """Learn the age of the oldest item that is not final, and tell those who wait."""
-        covered, size = self.covered, self._log.state.size
-        created = await asyncio.to_thread(self._created, covered, size)
-        self._oldest_ms = None if created is None else _ms(created)
+        while True:
+            covered, size = self.covered, self._log.state.size
+            created = await asyncio.to_thread(self._created, covered, size)
+            self._oldest_ms = None if created is None else _ms(created)
+            # An item sealed meanwhile found the old value standing and left it: look again, or nobody minds its promise.
+            if self._log.state.size == size:
+                break
         async with self._final:
             self._final.notify_all()
 

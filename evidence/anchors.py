@@ -79,11 +79,12 @@ def page(connection: Connection, chain: str, *, start: int, limit: int) -> list[
 
 
 def open_anchor(connection: Connection, values: dict[str, Any]) -> AnchorRow:
-    """Write the intent down, before any call to the chain. An earlier one under the same key, rejected for good, is replaced."""
+    """Write the intent down, before any call to the chain.
+
+    An earlier one under the same key is replaced: the chain rejected it for good, or holds another payload of ours.
+    """
     c = tables.anchor.c
-    connection.execute(
-        tables.anchor.delete().where(c.chain == values["chain"], c.start == values["start"], c.state == OPEN, c.tx_id.is_(None))
-    )
+    connection.execute(tables.anchor.delete().where(c.chain == values["chain"], c.start == values["start"], c.state == OPEN))
     connection.execute(insert(tables.anchor).values(state=OPEN, **values))
     row = newest(connection, values["chain"])
     if row is None or row.start != values["start"]:

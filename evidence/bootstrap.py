@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -302,17 +303,28 @@ class Service:
         return found
 
     async def start(self) -> None:
-        """Left-overs of a crash are cleared, chains are compared, and the service accepts items."""
+        """Chains are compared, left-overs of a crash are cleared, and the service accepts items.
+
+        Raises: HomeRefused if this home lies behind a chain or behind the head kept outside its database.
+        """
+        self.log.start()
+        try:
+            await self.anchoring.catch_up()
+            self._check_head_lock()
+        except HomeRefused as error:
+            self.log.refuse(error)
+            raise
+        # Only now: what a database that was set back does not know is no left-over, and the newest one needs it.
+        await asyncio.to_thread(self._sweep)
+        await self.issuance.start()
+        self.anchoring.start()
+
+    def _sweep(self) -> None:
         self.home.originals.sweep()
         self.home.originals.expire(self.clock() - UPLOAD_KEPT)
         if self.settings.environment is Environment.SANDBOX:
             SandboxAuthority(self.settings.home, clock=self.clock).refresh_list()
         self.home.secrets.sweep(self._known)
-        self._check_head_lock()
-        self.log.start()
-        await self.anchoring.catch_up()
-        await self.issuance.start()
-        self.anchoring.start()
 
     def _check_head_lock(self) -> None:
         """Return if the log holds the head that was kept outside its database when secrets were last put.

@@ -28,9 +28,10 @@ from evidence.logtree import LogTree
 from evidence.steps import Step, StepFunction
 from evidence.store import CheckpointRow, HeadRow, Store, storage_error
 from models.anchor import BlockRef
-from models.checkpoint import Checkpoint, cosign, make_note, twin_origin
+from models.checkpoint import Checkpoint, cosign, make_note
 from models.digest import Algorithm
 from models.merkle import verify_consistency
+from models.names import twin_origin
 from models.signature import Signer
 
 MAX_BATCH = 4096
@@ -170,6 +171,10 @@ class Log:
     def _check_stopped(self) -> None:
         if self._stopped is not None:
             raise self._stopped
+
+    def refuse(self, error: HomeRefused) -> None:
+        """Nothing more is signed or written until the next start: this home was found to be a copy, or not the only one."""
+        self._stopped = error
 
     async def append(self, items: Sequence[Pending]) -> list[Outcome]:
         """Every item is in the log and flushed, stood there before, or is named with the error that refused it.
