@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from evidence.checks import algorithms, anchors, content, links, log, submitter, times
+from evidence.checks import algorithms, anchors, content, links, log, stream, submitter, times
 from evidence.checks.case import Case, read
 from evidence.checks.content import OriginalDigest, original
 from evidence.checks.erasure import read_tombstones
@@ -49,9 +49,7 @@ def verify(bundle: bytes, trust: bytes | TrustRoots, originals: Sequence[bytes |
         return Report(None, malformed=f"bundle: {error.message}")
     judge.passed(1, f"one canonical encoding of {len(unpacked.files)} files")
     judge.not_checked.add(AUTHENTICITY)
-    if unpacked.kind == "answer":
-        judge.undecided(2, "bundle of kind answer: streams are not judged by this version")
-        return _report(judge, unpacked.kind, _digests(bundle), roots, None)
+    judge.answers = unpacked.kind == "answer"
     case = _run(unpacked, roots, judge, [original(one) if isinstance(one, bytes) else one for one in originals])
     return _report(judge, unpacked.kind, _digests(bundle), roots, case)
 
@@ -83,6 +81,8 @@ def _run(bundle: Bundle, trust: TrustRoots, judge: Judge, originals: Sequence[Or
     times.check_timestamps(case)
     submitter.check_submitters(case)
     algorithms.check_algorithms(case)
+    if bundle.kind == "answer":
+        stream.check_stream(case)
     if judge.verdict(2) is None:
         judge.passed(2, "all formats, versions and algorithms are known")
     return case
@@ -104,6 +104,7 @@ def _report(judge: Judge, kind: str, bundle: Pair | None, trust: TrustRoots, cas
         verdict_of(steps),
         steps=steps,
         kind=kind,
+        question=None if case is None else case.question,
         bundle=bundle,
         trust=trust.pair,
         not_before=not_before,

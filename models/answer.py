@@ -231,7 +231,9 @@ class Answering:
 
     def _use_rule(self, declared: Declared, asked: AskedValue) -> None:
         found = declared.declaration.rule(asked.rule)
-        leaf, path, self._cell_key = None, [], None
+        leaf: str | None = None
+        path: list[bytes] = []
+        self._cell_key = None
         if found is not None:
             cells = declared.declaration.cells(found.rule, secret=declared.secret)
             data, path = cells.proof(asked.value)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from models.canonical import JSONValue, canonical, members, parse_canonical
 from models.digest import Pair, pair
 from models.errors import Malformed
-from models.evidence import check_format
+from models.names import check_format
 
 KINDS = ("item", "transaction", "answer")
 MANIFEST = "manifest.json"
@@ -66,9 +66,10 @@ _NAMES = (
     _rule(rf"renewal/{_N}\.er", MAX_JSON_BYTES),
     _rule(r"stream/query\.json", MAX_JSON_BYTES, "answer"),
     _rule(r"stream/(?:declarations|slices|index|lines|keywords|rules)\.jsonl", MAX_FILE_BYTES, "answer"),
-    _rule(rf"(?:stream/)?recount/{_N}\.note", 64 << 10, "answer"),
-    _rule(rf"(?:stream/)?slices/{_N}\.bin", MAX_FILE_BYTES, "answer"),
+    _rule(rf"stream/recount/{_N}\.note", 64 << 10, "answer"),
+    _rule(rf"stream/slices/{_SIZE}\.bin", 8 << 20, "answer"),
 )
+_PIECE = 1 << 16
 _BULK = re.compile(r".*\.(?:jsonl|bin)")
 _NUMBERED = re.compile(rf"(evidence|anchors|blocks|erasure|time|certs|renewal)/({_N})[/.](.*)", re.ASCII)
 
@@ -91,13 +92,33 @@ class Files(Mapping[str, bytes]):
     def __contains__(self, name: object) -> bool:
         return name in self._views
 
+    def lines(self, name: str, *, limit: int) -> Iterator[bytes]:
+        """The lines of a file without their LF, read piece by piece: a long file is never copied whole.
+
+        Raises: Malformed if a line is longer than `limit`, or the last has no LF.
+        """
+        view, size = self._views[name], 0
+        waiting: list[bytes] = []
+        for start in range(0, len(view), _PIECE):
+            first, *others = bytes(view[start : start + _PIECE]).split(b"\n")
+            waiting.append(first)
+            size += len(first)
+            if size > limit:
+                raise Malformed(f"line of a file in the bundle is too long: expected at most {limit} bytes ({name})")
+            if others:
+                yield b"".join(waiting)
+                yield from others[:-1]
+                waiting, size = [others[-1]], len(others[-1])
+        if size:
+            raise Malformed(f"last line of a file in the bundle has no end ({name})")
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """An unpacked bundle: its kind and its files without the manifest."""
 
     kind: str
-    files: Mapping[str, bytes]
+    files: Files
 
 
 def numbers(files: Mapping[str, bytes], folder: str) -> range:

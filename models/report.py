@@ -79,6 +79,19 @@ CHECKS = (
     Check(20, "algorithm end dates", "算法有效期", "4.4.2-p1.1"),
     Check(21, "tombstone", "销毁记录", "7.4-p1"),
 )
+STREAM_CHECKS = (
+    Check(22, "declaration and keywords", "声明与关键字", "C.4 a"),
+    Check(23, "row of slices", "分片连续", "C.3 d"),
+    Check(24, "positions", "位置衔接", "C.3 d"),
+    Check(25, "slices and declarations preserved", "分片与声明的存证", "C.1 c, d"),
+    Check(26, "range covered", "时间范围覆盖", "6.4.5 d"),
+    Check(27, "deadlines and times", "时限与心跳", "6.4.5 d"),
+    Check(28, "index", "索引", "C.4 b, c"),
+    Check(29, "lines demanded", "命中行齐全", "6.4.5 d"),
+    Check(30, "lines and recount", "行内容与复数", "C.5"),
+    Check(31, "recount notes and whole slices", "复核记录与完整分片", "C.5 a"),
+)
+"""The rows that only an answer about a stream has (formats §5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from evidence.checks.judge import Attempt, Judge
 from models.anchor import ChainReceipt, Payload, ReceiptFacts
-from models.bundle import Bundle, numbers
-from models.checkpoint import Checkpoint, ConsistencyProof, Note, SignatureLine, TlogProof, twin_origin
+from models.bundle import Bundle, Files, numbers
+from models.canonical import JSONValue
+from models.checkpoint import Checkpoint, ConsistencyProof, Note, SignatureLine, TlogProof
 from models.digest import Algorithm
 from models.errors import Malformed, Undecided
 from models.evidence import Evidence
+from models.names import twin_origin
 from models.trust import ChainTrust, LogTrust, TrustRoots
 
 TREES = (Algorithm.SM3, Algorithm.SHA256)
@@ -52,6 +54,8 @@ class Item:
     proven: dict[Algorithm, Checkpoint] = field(default_factory=dict)
     not_before: datetime | None = None
     not_after: datetime | None = None
+    erased: bool = False
+    """Whether a tombstone that check 21 accepted names it."""
 
     @property
     def name(self) -> str:
@@ -136,11 +140,13 @@ class Case:
     consistency: dict[tuple[Algorithm, int, int], ConsistencyProof] = field(default_factory=dict)
     shown: dict[Algorithm, dict[str, Shown]] = field(default_factory=lambda: {tree: {} for tree in TREES})
     lines: int = 0
+    question: JSONValue = None
+    """What an answer answers, as the report prints it."""
     trusted: dict[Algorithm, set[str]] = field(default_factory=lambda: {tree: set() for tree in TREES})
     """Texts of checkpoints signed by a trusted key of their log in its window."""
 
     @property
-    def files(self) -> Mapping[str, bytes]:
+    def files(self) -> Files:
         """The files of the bundle by name."""
         return self.bundle.files
 

@@ -9,8 +9,9 @@ from models.checkpoint import TlogProof
 from models.commitment import DisclosedField, verify_disclosure
 from models.digest import Algorithm
 from models.errors import Malformed, Undecided, VerificationError
-from models.evidence import Evidence, check_format
+from models.evidence import Evidence
 from models.merkle import leaf_hash, verify_inclusion
+from models.names import check_format
 from models.template import builtin, builtin_names
 
 TEMPLATE = "erasure@1"
@@ -38,6 +39,8 @@ def read_tombstones(case: Case) -> None:
                 continue
             if not named & ids:
                 raise VerificationError("tombstone names another evidence than the bundle shows")
+            for item in case.items:
+                item.erased = item.erased or str(item.evidence.evidence_id) in named
             case.judge.findings.add(f"contents were erased: a tombstone is shown ({name})")
             case.judge.passed(21, "tombstone names an evidence of the bundle")
 

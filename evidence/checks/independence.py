@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evidence.checks.case import Case
-from models.checkpoint import TWIN_SUFFIX
 from models.errors import Undecided
+from models.names import TWIN_SUFFIX
 from models.report import Independence, Party
 
 

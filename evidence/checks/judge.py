@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from models.errors import EvidenceError, Malformed, Undecided, Unknown, VerificationError
-from models.report import CHECKS, Party, Step, Verdict
+from models.report import CHECKS, STREAM_CHECKS, Party, Step, Verdict
 
 MAX_SIGNATURES = 12_000
 """Signatures that one run verifies at most: a third of a millisecond each keeps it within its time."""
@@ -51,6 +51,8 @@ class Judge:
     not_checked: _Ordered = field(default_factory=_Ordered)
     findings: _Ordered = field(default_factory=_Ordered)
     parties: dict[Party, None] = field(default_factory=dict)
+    answers: bool = False
+    """Whether the rows of streams belong to the table: of a bundle that answers a question."""
     _said: dict[int, dict[Verdict, list[str]]] = field(default_factory=dict)
     _signatures: int = 0
 
@@ -111,7 +113,8 @@ class Judge:
 
     def steps(self) -> tuple[Step, ...]:
         """All checks in order, each with its verdict and reasons."""
-        return tuple(self._step(check.number, check.name, check.clause) for check in CHECKS)
+        checks = CHECKS + STREAM_CHECKS if self.answers else CHECKS
+        return tuple(self._step(check.number, check.name, check.clause) for check in checks)
 
     def _step(self, number: int, name: str, clause: str) -> Step:
         verdict = self.verdict(number)

@@ -132,10 +132,10 @@ def test_later_version_of_the_container_is_indeterminate() -> None:
     assert report.step(2).verdict is Verdict.INDETERMINATE
 
 
-def test_answer_is_indeterminate_until_streams_are_judged() -> None:
+def test_item_that_calls_itself_an_answer_is_refused() -> None:
     report = verify(pack(dict(unpack(GOOD).files), "answer"), TRUST)
-    assert report.verdict is Verdict.INDETERMINATE
-    assert report.step(2).verdict is Verdict.INDETERMINATE
+    assert report.verdict is Verdict.INVALID
+    assert report.step(22).verdict is Verdict.INVALID
     assert report.kind == "answer"
 
 

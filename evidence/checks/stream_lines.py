@@ -1,0 +1,239 @@
+"""Checks 28 to 30: the index leaf of every keyword asked, the lines it demands, each recounted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evidence.checks.stream_matter import DeclaredCase, Matter, Rows, shown_keyword
+from evidence.checks.stream_recount import Recounted
+from models.answer import INDEX, LINES, RULES
+from models.canonical import unb64, unb64u
+from models.counting import count
+from models.declaration import EvidenceAlgorithm
+from models.digest import Algorithm, Pair
+from models.errors import Undecided, VerificationError
+from models.extraction import label_of, values_in, verify_value
+from models.leaf import open_index, open_line
+from models.merkle import flat, leaf_hash, verify_subset
+from models.nodes import SALT_BYTES
+from models.record import Buffer, Record, counted_part
+from models.recount import check_pieces
+from models.slice import SliceHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a slice can be asked: the keywords its declaration indexes, each as (place in the question, rank in K)."""
+
+    ranks: tuple[tuple[int, int], ...]
+
+
+Places = list[tuple[int, int]]
+"""The (line, count) pairs of one keyword or value in one slice."""
+
+
+def flats_of(leaves: Sequence[bytes], salt: bytes) -> Pair:
+    """Both flats over a list shown whole, as `hash` mode has them."""
+    return Pair(*(flat(salt, leaves, algorithm=algorithm) for algorithm in (Algorithm.SM3, Algorithm.SHA256)))
+
+
+class SliceLines:
+    """Index and lines of each slice in range, and the sums over them."""
+
+    def __init__(self, matter: Matter, rows: Mapping[str, Rows], recounted: Recounted) -> None:
+        self._matter = matter
+        self._judge = matter.case.judge
+        self._rows = rows
+        self._recounted = recounted
+        self._erased = {item.evidence.statement.stages[0][1] for item in matter.case.items if item.erased}
+        self._lines = 0
+        asked = max(1, len(matter.question.keywords))
+        self.counts = [0] * asked
+        self.slices_with = [0] * asked
+
+    def judge(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> None:
+        """Checks 28 to 30 of one slice in range that has lines."""
+        found: list[Places] | None = None
+        with self._judge.trying(28, header.slice_id):
+            if self._matter.question.value is not None:
+                found = self._value(header, declared)
+            else:
+                found = self._index(header, declared, asked)
+        if found is None:
+            self._skip(header)
+            return
+        for (place, _), places in zip(asked.ranks or ((0, 0),), found, strict=False):
+            self.counts[place] += sum(n for _, n in places)
+            self.slices_with[place] += bool(places)
+        demanded = self._matter.question.demanded(found)
+        self._judge_lines(header, declared, asked, found, demanded)
+        self._recounted.judge_whole(header, declared, lambda payload: self._recount(payload, declared, asked), found)
+
+    def _skip(self, header: SliceHeader) -> None:
+        """The index could not be used: the slice's lines are passed over, what was said stays said."""
+        with self._judge.trying(29, header.slice_id):
+            self._rows[LINES].of(header.number)
+
+    # --- 28 -------------------------------------------------------------------------------------------------------------
+
+    def _row(self, name: str, header: SliceHeader) -> dict[str, object]:
+        rows = self._rows[name]
+        row = rows.of(header.number)
+        if row is None:
+            if header.pair in self._erased:
+                raise Undecided("slice was erased: a tombstone names it, its index is not shown")
+            raise VerificationError("keyword hidden: slice in range shows no index")
+        return row
+
+    def _index(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> list[Places] | None:
+        if not asked.ranks:
+            return None
+        declaration, row = declared.declaration, self._row(INDEX, header)
+        hashed = declaration.index == EvidenceAlgorithm.HASH
+        if set(row) != {"leaves", "number", "proof"} | ({"salt"} if hashed else set()):
+            raise VerificationError("row of the index has wrong members")
+        leaves, path = Rows.places(row["leaves"]), Rows.path(row["proof"])
+        wanted = list(range(declaration.keywords_size)) if hashed else [rank for _, rank in asked.ranks]
+        if [rank for rank, _ in leaves] != wanted:
+            if header.pair in self._erased:
+                raise Undecided("slice was erased: a tombstone names it, a leaf of its index is not shown")
+            raise VerificationError("keyword hidden: index does not show the leaves of exactly the ranks asked")
+        if header.index is None:
+            raise VerificationError("slice with lines has no index")
+        if hashed:
+            salt = unb64u(row["salt"], size=SALT_BYTES, what="salt of the index")
+            if path or flats_of([text.encode() for _, text in leaves], salt) != header.index:
+                raise VerificationError("older index, or altered: list of the index does not give the header's digests")
+        else:
+            hashes = {rank: leaf_hash(text.encode()) for rank, text in leaves}
+            try:
+                verify_subset(hashes, declaration.keywords_size, path, header.index.sm3)
+            except VerificationError as error:
+                raise VerificationError(f"older index, n lowered or keyword hidden: {error.message}") from error
+            self._judge.not_checked.add("SHA-256 twins of slices and indexes, whose salts are not shown")
+        texts = dict(leaves)
+        found: list[Places] = []
+        for place, rank in asked.ranks:
+            entry = open_index(texts[rank], lines=header.lines)
+            if entry.keyword != self._matter.question.keywords[place]:
+                raise VerificationError(f"keyword hidden: leaf of rank {rank} is of another keyword than declared")
+            found.append(entry.lines)
+        return found
+
+    def _value(self, header: SliceHeader, declared: DeclaredCase) -> list[Places] | None:
+        asked = self._matter.question.value
+        if asked is None or declared.cell_key is None:
+            return None
+        row = self._row(RULES, header)
+        if set(row) != {"entry", "number", "path", "slot"}:
+            raise VerificationError("row of a rule has wrong members: expected entry, number, path and slot")
+        trie = dict(header.rules or ()).get(asked.rule)
+        if trie is None:
+            raise VerificationError("slice has no values of a rule that its declaration has")
+        label = label_of(declared.cell_key, header.stream_id, header.number, asked.rule, asked.value)
+        entry = verify_value(
+            asked.rule, asked.value, label, trie.sm3,
+            entry=row["entry"], slot=row["slot"], path=Rows.trie_path(row["path"]), lines=header.lines,
+        )  # fmt: skip
+        return [[] if entry is None else entry.lines]
+
+    # --- 29, 30 ---------------------------------------------------------------------------------------------------------
+
+    def _judge_lines(
+        self, header: SliceHeader, declared: DeclaredCase, asked: Asked, found: Sequence[Places], demanded: Sequence[int]
+    ) -> None:
+        shown: list[tuple[int, str]] = []
+        row = None
+        hashed = declared.declaration.slice == EvidenceAlgorithm.HASH
+        with self._judge.trying(29, header.slice_id) as attempt:
+            row = self._rows[LINES].of(header.number)
+            if row is not None:
+                if set(row) != {"lines", "number", "proof"} | ({"salt"} if hashed else set()):
+                    raise VerificationError("row of lines has wrong members")
+                shown = Rows.places(row["lines"])
+            wanted = list(range(header.lines)) if hashed and demanded else list(demanded)
+            _check_demanded([line for line, _ in shown], wanted)
+            self._lines += len(demanded)
+        if not attempt.holds or row is None:
+            return
+        with self._judge.trying(30, header.slice_id):
+            leaves = {line: unb64(text, what="line") for line, text in shown}
+            _check_content(header, leaves, row, hashed=hashed)
+            records = _records(header, leaves)
+            if hashed:
+                check_pieces(header, Buffer.of(records.values()), declared.declaration)
+            for line, record in records.items():
+                counts = self._recount(record.payload, declared, asked)
+                for place, (times, places) in enumerate(zip(counts, found, strict=True)):
+                    stated = _at(places, line)
+                    if times != stated:
+                        what = self._name(asked, place)
+                        raise VerificationError(
+                            f"index lied: line {line} holds {what} {times} times, its index leaf says {stated}:"
+                            " proof against the collector"
+                        )
+
+    def _recount(self, payload: bytes, declared: DeclaredCase, asked: Asked) -> list[int]:
+        """How often a record holds each keyword asked (or the value), by the declared rule."""
+        declaration, question = declared.declaration, self._matter.question
+        text = counted_part(payload, declaration.encoding)
+        if question.value is not None:
+            rule = declaration.rule(question.value.rule)
+            return [0 if rule is None else values_in(text, rule.rule).count(question.value.value)]
+        rule_of = {"boundary": declaration.boundary, "case": declaration.case}
+        return [count(text, question.keywords[place], **rule_of) for place, _ in asked.ranks]
+
+    def _name(self, asked: Asked, place: int) -> str:
+        question = self._matter.question
+        if question.value is not None:
+            return f"{question.value.rule} = {shown_keyword(question.value.value)}"
+        return shown_keyword(question.keywords[asked.ranks[place][0]])
+
+    def close(self) -> None:
+        """What held of all slices in range."""
+        self._judge.passed(28, "index leaves of the keywords asked stand at their ranks, in every slice in range with lines")
+        self._judge.passed(29, f"all {self._lines} lines that the index demands are shown, and no others")
+        self._judge.passed(30, "every line shown stands at its number, and was counted again")
+
+
+def _at(places: Places, line: int) -> int:
+    return next((n for where, n in places if where == line), 0)
+
+
+def _check_demanded(shown: Sequence[int], wanted: Sequence[int]) -> None:
+    if shown == wanted:
+        return
+    missing = sorted(set(wanted) - set(shown))
+    if missing:
+        raise VerificationError(
+            f"hit dropped: {len(missing)} lines that the index demands are not shown, first line {missing[0]}"
+        )
+    raise VerificationError("line is shown that nothing demands")
+
+
+def _check_content(header: SliceHeader, leaves: Mapping[int, bytes], row: Mapping[str, object], *, hashed: bool) -> None:
+    path = Rows.path(row["proof"])
+    if hashed:
+        salt = unb64u(row["salt"], size=SALT_BYTES, what="salt of the lines")
+        if path or flats_of(list(leaves.values()), salt) != header.content:
+            raise VerificationError("line altered, or lines swapped: they do not give the slice's digests")
+        return
+    try:
+        hashes = {line: leaf_hash(data) for line, data in leaves.items()}
+        verify_subset(hashes, header.lines, path, header.content.sm3)
+    except VerificationError as error:
+        raise VerificationError(f"line altered, or lines swapped: {error.message}") from error
+
+
+def _records(header: SliceHeader, leaves: Mapping[int, bytes]) -> dict[int, Record]:
+    """The records of the lines shown: positions ascending, within the slice."""
+    records: dict[int, Record] = {}
+    last = header.start.offset - 1
+    for line, data in leaves.items():
+        _, record = open_line(data)
+        if not last < record.position < header.end.offset:
+            raise VerificationError(f"line stands at a position outside its slice, or out of order (line {line})")
+        last = record.position
+        records[line] = record
+    return records
