@@ -30,7 +30,7 @@ from models.certificate import Certificate
 from models.checkpoint import STATEMENT_TYPE, VerifierKey
 from models.digest import sm3
 from models.errors import Malformed
-from models.evidence import check_name
+from models.names import check_name
 
 TOKEN_PREFIX = "cz_"  # noqa: S105 - the public beginning of every token, so that scanners can find leaked ones
 TOKEN_BYTES = 32

@@ -21,10 +21,11 @@ from evidence.sandbox_ca import SandboxAuthority
 from evidence.settings import Environment, Settings
 from evidence.store import HeadRow, Store, create_head, read_head
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
-from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, twin_origin, vkey
+from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, vkey
 from models.digest import Algorithm
 from models.errors import EvidenceError
 from models.merkle import empty_root
+from models.names import twin_origin
 from models.signature import SM2Signer
 from models.trust import ChainTrust, Epoch, LogKey, LogTrust, Validator, Window
 

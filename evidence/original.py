@@ -15,7 +15,7 @@ from evidence.segments import ObjectReader
 from models.canonical import canonical, members, parse_canonical
 from models.digest import Algorithm, Digest, Pair, hasher
 from models.errors import EvidenceError, Malformed, VerificationError
-from models.evidence import check_format
+from models.names import check_format
 
 MANIFEST_FORMAT = "cz-parts"
 MAX_MANIFEST_BYTES = 16 << 20

@@ -16,7 +16,7 @@ from evidence.errors import HomeRefused, StorageFull
 from evidence.keys import HomeKeys, TimedSigner, make_folder, sync_folder, write_once
 from models.certificate import CA_USAGE, Certificate, RevocationList, issue, make_crl, parse_csr
 from models.errors import EvidenceError, Malformed
-from models.evidence import check_name
+from models.names import check_name
 
 CA_NAME = "ca"
 CA_SUBJECT = "CN=sandbox certification authority,O=not for production"

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from evidence.promise import statement_of
 from models.bundle import pack, unpack
 from models.canonical import JSONValue, b64, canonical, members, parse, unb64
-from models.checkpoint import STATEMENT_TYPE, check_origin, vkey
+from models.checkpoint import STATEMENT_TYPE, vkey
 from models.commitment import SECRET_BYTES, check_secret, commit, disclose, verify_disclosure
 from models.digest import pair
 from models.errors import Malformed, VerificationError
-from models.evidence import Evidence, Statement, check_format, check_name, stages_by_name
+from models.evidence import Evidence, Statement, stages_by_name
+from models.names import check_format, check_name, check_origin
 from models.opaque import check_opaque
 from models.signature import Signer
 from models.template import Template

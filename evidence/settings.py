@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import SettingWrong
-from models.checkpoint import check_origin
 from models.errors import Malformed
+from models.names import check_origin
 
 SETTINGS_FILE = "evidence.toml"
 SANDBOX_PREFIX = "sandbox."

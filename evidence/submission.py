@@ -14,8 +14,9 @@ from models.canonical import JSONValue, parse_time, unb64
 from models.commitment import check_secret
 from models.digest import Digest, is_hex
 from models.errors import EvidenceError, Invalid, Malformed, Problem
-from models.evidence import Link, Statement, check_name
+from models.evidence import Link, Statement
 from models.field import described
+from models.names import check_name
 
 _MEMBERS = {"template", "client_key", "stages", "sealed", "link", "occurred_at", "secret", "originals", "signature"}
 _TITLES = {

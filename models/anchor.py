@@ -24,7 +24,8 @@ from models.canonical import (
     unb64,
 )
 from models.digest import Algorithm, Digest, pair, sm3, unhex
-from models.errors import Malformed, Unknown, VerificationError
+from models.errors import Malformed, VerificationError
+from models.names import TWIN_SUFFIX, check_chain_id, check_format, check_origin
 
 TxId = NewType("TxId", str)
 """A transaction as its chain names it, for instance 64 hex digits."""
@@ -34,51 +35,16 @@ MAX_NOTE_BYTES = 64 << 10
 MAX_NOTE_LINES = 64
 CHECKPOINT_BIZ_NAME = "存证日志检查点"
 ROOT_STAGES = ("日志根-SM3", "日志根-SHA256")
-TWIN_SUFFIX = "/sha256"
-_CHAIN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_ORIGIN = re.compile(r"[a-z0-9.-]+(?:/[a-z0-9.-]+)*", re.ASCII)
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _TX_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _WALL_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 
 
-def check_chain_id(chain: JSONValue) -> str:
-    """`chain`, which has the form of a chain id.
-
-    Raises: Malformed if it has not.
-    Source: formats §11 (JSON: chain id).
-    """
-    if not isinstance(chain, str) or not _CHAIN_ID.fullmatch(chain):
-        raise Malformed("chain id has wrong form: expected 1 to 64 of a-z 0-9 . _ - beginning with a letter or digit")
-    return chain
-
-
-def check_origin(origin: JSONValue) -> str:
-    """`origin`, which has the form of a log's origin.
-
-    Raises: Malformed if it has not.
-    Source: formats §11 (JSON: origin host/path).
-    """
-    if not isinstance(origin, str) or len(origin) > 128 or not _ORIGIN.fullmatch(origin):
-        raise Malformed("log origin has wrong form: expected host/path of a-z 0-9 . - in at most 128 characters")
-    return origin
-
-
 def _height(value: JSONValue, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
         raise Malformed(f"{what} has wrong form: expected an integer from 0")
     return value
-
-
-def _format(value: JSONValue, expected: str, what: str) -> None:
-    found = value.get("format") if isinstance(value, dict) else None
-    if found == expected:
-        return
-    kind = expected.rpartition("/")[0]
-    if isinstance(found, str) and re.fullmatch(re.escape(kind) + r"/[0-9]+", found, re.ASCII):
-        raise Unknown(f"{what} has an unknown version: expected {expected}")
-    raise Malformed(f"{what} has wrong format: expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +290,7 @@ class Payload:
         Source: formats §4.1, §11 (Anchors, On-chain record).
         """
         value = parse_canonical(data, max_bytes=MAX_PAYLOAD_BYTES, what="payload of an anchor")
-        _format(value, "cz-anchor/1", "payload of an anchor")
+        check_format(value, "cz-anchor")
         names = "chain checkpoint format range seen transaction_info_array twin"
         chain, checkpoint, _, extent, seen, records, twin = members(value, names, "payload of an anchor")
         check_chain_id(chain)
@@ -439,7 +405,7 @@ class ChainReceipt:
         Source: formats §4.4.
         """
         value = parse_canonical(data, max_bytes=MAX_PAYLOAD_BYTES, what="receipt")
-        _format(value, "cz-receipt/1", "receipt")
+        check_format(value, "cz-receipt")
         names = "block_time chain engine format height key proof tx_id"
         moment, chain, engine, _, height, key, proof, tx_id = members(value, names, "receipt")
         if not isinstance(engine, str) or not _ENGINE.fullmatch(engine):

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from models.canonical import MAX_INTEGER, b64, unb64
 from models.digest import Algorithm
 from models.errors import Malformed, Unknown, VerificationError
+from models.names import check_origin
 from models.signature import Signer, check_public_key, verify
 
 _OID = b"1.2.156.10197.1.501"
@@ -30,7 +31,6 @@ _SM2_TYPES = (COSIGNATURE_TYPE, NOTE_TYPE, STATEMENT_TYPE)
 _ED25519_TYPES = (ED25519_TYPE, ED25519_COSIGNATURE_TYPE)
 _SM2_KEY_BYTES, _ED25519_KEY_BYTES = 65, 32
 
-TWIN_SUFFIX = "/sha256"
 SANDBOX_PREFIX = "sandbox."
 MAX_NOTE_BYTES = 64 << 10
 MAX_NOTE_LINES = 64
@@ -40,27 +40,10 @@ MAX_T = 253_402_300_800
 """First second of the year 10000: every time here lies before it."""
 
 _KEY_ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES = 4, 8, 64
-_ORIGIN = re.compile(r"[a-z0-9.-]+(?:/[a-z0-9.-]+)+", re.ASCII)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _VKEY = re.compile(r"([^\s+]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,256})")
 _LINE = re.compile("\u2014 ([^\\s+]{1,256}) ([A-Za-z0-9+/=]{8,16384})")
 _FIRST_LINE = {Algorithm.SM3: "cz/tlog-proof-sm3@v", Algorithm.SHA256: "c2sp.org/tlog-proof@v"}
-
-
-def check_origin(origin: object) -> str:
-    """`origin`, which is host/path of at most 128 characters `[a-z0-9./-]` (a twin's suffix not counted).
-
-    Raises: Malformed if it is anything else.
-    Source: formats §3.2, §11 (JSON).
-    """
-    if not isinstance(origin, str) or len(origin.removesuffix(TWIN_SUFFIX)) > 128 or not _ORIGIN.fullmatch(origin):
-        raise Malformed("origin has wrong form: expected host/path of a-z 0-9 . - and /, at most 128 characters")
-    return origin
-
-
-def twin_origin(origin: str) -> str:
-    """The origin of the SHA-256 tree that stands beside the log `origin` (formats §3.2)."""
-    return origin + TWIN_SUFFIX
 
 
 def _size(text: str, what: str) -> int:

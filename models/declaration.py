@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from models.anchor import check_origin
 from models.canonical import JSONValue, canonical, members, parse_canonical
 from models.checkpoint import STATEMENT_TYPE, VerifierKey
 from models.counting import Boundary, Case
 from models.digest import Pair, pair
 from models.errors import Malformed
-from models.evidence import check_format
 from models.extraction import MAX_RULES, Cells, DeclaredRule, Rule, cells
 from models.keywords import (
     MAX_KEYWORDS,
@@ -27,6 +25,7 @@ from models.keywords import (
     keywords_pair,
     parse_keyword_file,
 )
+from models.names import check_format, check_origin
 from models.record import Encoding
 
 __all__ = [

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NewType
 
-from models.anchor import BlockRef, block_refs, check_origin
+from models.anchor import BlockRef, block_refs
 from models.canonical import (
     JSONValue,
     b64,
@@ -28,6 +28,7 @@ from models.canonical import (
 )
 from models.digest import Pair, is_hex, pair, sm3, unhex
 from models.errors import Malformed, Unknown, VerificationError
+from models.names import check_format, check_name, check_origin
 
 EvidenceId = NewType("EvidenceId", str)
 PackageHash = NewType("PackageHash", bytes)
@@ -38,21 +39,7 @@ SIGNATURE_ALGORITHM = "sm2-sm3"
 COMMITMENTS = ("plaintext", "hash", "merkle")
 VALIDATORS = ("platform", "submitter")
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _ID = re.compile(r"ev_[0-9a-f]{64}", re.ASCII)
-
-
-def check_name(value: JSONValue, what: str) -> str:
-    """`value` as an account, client_key, link code or subject id: 1–128 characters, no control characters.
-
-    Raises: Malformed otherwise.
-    Source: formats §11 (JSON).
-    """
-    if not isinstance(value, str) or not 1 <= len(value) <= 128:
-        raise Malformed(f"{what} has wrong form: expected 1 to 128 characters")
-    if _CONTROL.search(value):
-        raise Malformed(f"{what} holds a control character")
-    return value
 
 
 def parse_evidence_id(value: JSONValue) -> EvidenceId:
@@ -60,26 +47,6 @@ def parse_evidence_id(value: JSONValue) -> EvidenceId:
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise Malformed("evidence id has wrong form: expected ev_ and 64 lower-case hex digits")
     return EvidenceId(value)
-
-
-def _known(value: JSONValue, kind: str, version: int) -> None:
-    """Refuse another version of a known kind as Unknown, anything else as Malformed."""
-    if value == f"{kind}/{version}":
-        return
-    if isinstance(value, str) and re.fullmatch(re.escape(kind) + r"/[1-9][0-9]{0,8}", value):
-        raise Unknown(f"{kind} has an unknown version: expected {version}")
-    raise Malformed(f"format has wrong value: expected {kind}/{version}")
-
-
-def check_format(value: JSONValue, kind: str, version: int = 1) -> None:
-    """The member `format` of `value` names `kind` in `version`.
-
-    Raises: Unknown for another version; Malformed for anything else.
-    Source: formats §11 (Check 2).
-    """
-    if not isinstance(value, dict) or "format" not in value:
-        raise Malformed(f"object lacks its member format: expected {kind}/{version}")
-    _known(value["format"], kind, version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from models.anchor import check_origin
 from models.canonical import JSONValue, b64u, canonical, format_time, members, parse_canonical, parse_time, unb64u
 from models.declaration import Declaration, check_stream_id
 from models.errors import Malformed
-from models.evidence import check_format, check_name
 from models.extraction import MAX_VALUE_BYTES
 from models.keywords import MAX_ASKED, MAX_KEYWORD_BYTES, check_keyword
+from models.names import check_format, check_name, check_origin
 
 MAX_QUESTION_BYTES = 64 << 10
 

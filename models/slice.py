@@ -20,10 +20,10 @@ from models.counting import Counted, index_of
 from models.declaration import Declaration, EvidenceAlgorithm, check_count, check_stream_id, check_text
 from models.digest import Algorithm, Pair, pair, sha256, sm3
 from models.errors import Malformed, VerificationError
-from models.evidence import check_format
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
 from models.leaf import LINE_TAG, IndexEntry, index_leaf, line_leaf, open_index, open_line
 from models.merkle import flat, leaf_hashes, root
+from models.names import check_format
 from models.nodes import SALT_BYTES
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key

@@ -12,20 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from models.anchor import check_chain_id
 from models.canonical import MAX_DEPTH
-from models.checkpoint import (
-    COSIGNATURE_TYPE,
-    ED25519_TYPE,
-    NOTE_TYPE,
-    STATEMENT_TYPE,
-    TWIN_SUFFIX,
-    VerifierKey,
-    check_origin,
-)
+from models.checkpoint import COSIGNATURE_TYPE, ED25519_TYPE, NOTE_TYPE, STATEMENT_TYPE, VerifierKey
 from models.digest import Algorithm, Pair, pair, unhex
 from models.errors import EvidenceError, Malformed
-from models.evidence import check_name
+from models.names import TWIN_SUFFIX, check_chain_id, check_name, check_origin
 from models.quorum import WitnessPolicy
 from models.toml import Table, count_of, lines_of, moment_of, read_toml, table_of, tables_of, text_of, value_of
 

@@ -14,10 +14,10 @@ from chain_gateway.embedded.contract import MAX_PAYLOAD_BYTES, Rules
 from chain_gateway.embedded.proof import ENGINE, NO_PARENT, Header, Seal, node_id, nodes_digest
 from chain_gateway.embedded.stored import final_line, sealed_line
 from chain_gateway.port import ChainUnavailable, Clock
-from models.anchor import check_chain_id
 from models.canonical import JSONValue, b64, canonical, members, parse_canonical, unb64
 from models.errors import EvidenceError, Malformed
 from models.merkle import empty_root
+from models.names import check_chain_id
 from models.signature import Signer, SM2Signer, check_public_key
 from models.trust import TWO_THIRDS, ChainTrust, Epoch, Validator
 

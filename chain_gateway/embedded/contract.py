@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from chain_gateway.embedded.proof import Transaction
 from chain_gateway.port import Rejected
-from models.anchor import Payload, TxId, check_origin
+from models.anchor import Payload, TxId
 from models.canonical import b64, canonical, unb64
 from models.digest import unhex
 from models.errors import EvidenceError, Malformed
 from models.merkle import leaf_hash, root
+from models.names import check_origin
 
 MAX_PAYLOAD_BYTES = 60_000
 

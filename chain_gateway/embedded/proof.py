@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from models.anchor import BlockRef, ChainReceipt, ReceiptFacts, Relied, TxId, check_chain_id
+from models.anchor import BlockRef, ChainReceipt, ReceiptFacts, Relied, TxId
 from models.canonical import MAX_INTEGER, JSONValue, b64, canonical, format_time, members, parse_canonical, parse_time, unb64
 from models.digest import Algorithm, Digest, sm3, unhex
 from models.errors import Malformed, Undecided, Unknown, VerificationError
 from models.merkle import leaf_hash, verify_inclusion
+from models.names import check_chain_id
 from models.signature import check_public_key, verify
 from models.trust import ChainTrust
 

@@ -25,9 +25,10 @@ from evidence.schema import check_version
 from evidence.settings import SANDBOX_PREFIX, Environment, Settings
 from evidence.store import Store
 from models import libcrypto
-from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, twin_origin, vkey
+from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, vkey
 from models.digest import Algorithm
 from models.errors import EvidenceError
+from models.names import twin_origin
 from models.signature import SM2Signer
 
 LOG_KEYS = {Algorithm.SM3: "log", Algorithm.SHA256: "twin"}

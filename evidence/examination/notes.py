@@ -11,9 +11,10 @@ from evidence.examination.damage import Findings, How, Unit
 from evidence.examination.ground import LOG_KEYS, Ground
 from evidence.examination.trees import TREES
 from evidence.store import CheckpointRow
-from models.checkpoint import Checkpoint, Note, SignatureLine, twin_origin, verify_cosignature
+from models.checkpoint import Checkpoint, Note, SignatureLine, verify_cosignature
 from models.digest import Algorithm
 from models.errors import EvidenceError
+from models.names import twin_origin
 
 _FOREIGN_KEPT = 1000
 
@@ -141,13 +142,3 @@ def read_checkpoints(connection: Connection, start: int, stop: int) -> list[Chec
     c = tables.checkpoint.c
     query = select(tables.checkpoint).where(c.size > start, c.size <= stop).order_by(c.size)
     return [CheckpointRow(*row) for row in connection.execute(query)]
-
-
-def check_gap(findings: Findings, leaf: int, moment: int, before: int | None, sizes: frozenset[int]) -> None:
-    """Where the time of a commit changes from one leaf to the next, a checkpoint stands between them.
-
-    Every commit has one time and ends with one checkpoint. `before` is the time of the leaf before, if known.
-    """
-    if before is not None and moment != before and leaf not in sizes:
-        detail = "a commit ended here, and its checkpoint is absent"
-        findings.add(Unit.CHECKPOINT, f"size {leaf}", How.MISSING, detail, leaves=(leaf - 1, leaf))

@@ -19,8 +19,9 @@ from evidence.examination.ground import Ground
 from evidence.examination.kept import Tally, outside, stored
 from evidence.examination.trees import TREE_OF, full_tiles, tile_name
 from evidence.store import CheckpointRow, HeadRow, read_checkpoint, read_head
-from models.checkpoint import Checkpoint, Note, check_origin
+from models.checkpoint import Checkpoint, Note
 from models.errors import EvidenceError, Malformed
+from models.names import check_origin
 
 
 @dataclass(slots=True)

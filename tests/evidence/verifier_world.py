@@ -26,13 +26,13 @@ from models.checkpoint import (
     TlogProof,
     cosign,
     make_note,
-    twin_origin,
     vkey,
 )
 from models.commitment import StageCommitment, commit, disclose
 from models.digest import Algorithm, Digest, sm3
 from models.evidence import Evidence, Link, Part, Signature, Statement
 from models.merkle import Tree, leaf_hash
+from models.names import twin_origin
 from models.quorum import WitnessPolicy
 from models.report import Report, Verdict
 from models.signature import SM2Signer

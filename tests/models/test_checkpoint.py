@@ -20,18 +20,17 @@ from models.checkpoint import (
     SignatureLine,
     TlogProof,
     VerifierKey,
-    check_origin,
     cosign,
     cosignature_message,
     make_note,
     signature_line,
-    twin_origin,
     verify_cosignature,
     verify_line,
     vkey,
 )
 from models.digest import Algorithm
 from models.errors import Malformed, Unknown, VerificationError
+from models.names import check_origin, twin_origin
 from models.signature import SM2Signer
 
 ORIGIN = "evidence.example.cn/log/1"
