@@ -142,13 +142,24 @@ class _Examination:
             self._meet(row, created.get(row.size - 1))
 
         feed(self._trees, leaves, tiles, checkpoints, meet)
-        self._check_gaps(created, checkpoints)
+        for leaf in leaves:
+            self._judge(leaf)
+        created = {leaf.index: _created_ms(leaf) for leaf in leaves}
+        self._check_times(created, checkpoints)
         items = self._items.examine(connection, leaves, self._give)
         self._findings.count("items", sum(leaf.row is not None for leaf in leaves))
         for chain in self._lists.values():
             for item in items:
                 chain.advance(connection, item.index)
                 chain.meet(item)
+
+    def _judge(self, leaf: Leaf) -> None:
+        """E is believed where the trees named the other copy of the leaf, and not where they named E."""
+        where = f"leaf {leaf.index}"
+        if self._findings.has(Unit.EVIDENCE, where):
+            leaf.evidence = None
+        elif leaf.evidence is None and self._findings.has(Unit.ENTRY, where):
+            leaf.believe()
 
     def _give(self, unit: Unit, leaf: int, row: Row) -> None:
         self._given.add(unit, leaf, row)
@@ -166,12 +177,19 @@ class _Examination:
                 Unit.HEAD, "head_lock root", How.ALTERED, detail, expected=read.roots.get(Algorithm.SM3), found=kept[1]
             )
 
-    def _check_gaps(self, created: dict[int, int | None], checkpoints: Sequence[CheckpointRow]) -> None:
+    def _check_times(self, created: dict[int, int | None], checkpoints: Sequence[CheckpointRow]) -> None:
+        """created_at never falls along the log, and a checkpoint stands wherever it changes: every commit has one of each."""
         sizes = frozenset(row.size for row in checkpoints)
         for leaf, moment in created.items():
-            if moment is not None:
-                notes.check_gap(self._findings, leaf, moment, self._before, self._sizes | sizes)
-            self._before = moment
+            before, self._before = self._before, moment
+            if moment is None or before is None or self._trees.is_lost_at(leaf):
+                continue
+            if moment < before:
+                detail = "created_at is before that of the item before it: it never falls along the log"
+                self._findings.add(Unit.EVIDENCE, f"leaf {leaf} created_at", How.ALTERED, detail, leaf=leaf)
+            elif moment != before and leaf not in self._sizes | sizes:
+                detail = "a commit ended here, and its checkpoint is absent"
+                self._findings.add(Unit.CHECKPOINT, f"size {leaf}", How.MISSING, detail, leaves=(leaf - 1, leaf))
         self._sizes = sizes
 
     def _name_missing(self, leaves: Sequence[Leaf]) -> None:
@@ -205,10 +223,7 @@ class _Examination:
         check_head(snapshot, self._before, self._newest, findings)
         self._check_kept_head(snapshot)
         self._secrets.name_failed()
-        for name, leaf in facts.erased.items():
-            if name not in facts.erasures:
-                detail = "the item's secret or content was destroyed, and no record of an erasure names it"
-                findings.add(Unit.ERASURE, f"leaf {leaf}", How.MISSING, detail, leaf=leaf)
+        self._items.check_erasures()
         home = ground.facts
         if home is not None and not facts.keys_changed:
             check_windows(home, findings)

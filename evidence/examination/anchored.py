@@ -71,10 +71,11 @@ class ChainList:
     pages: deque[AnchorRow] = field(default_factory=deque)
     place: int = -1
     is_begun: bool = False
+    is_read: bool = False
     begin: int = 0
 
     def __post_init__(self) -> None:
-        self.begin = self.first or 0
+        self.begin = self.next_start = self.first or 0
 
     @property
     def findings(self) -> Findings:
@@ -89,9 +90,15 @@ class ChainList:
             self.pages.popleft()
             if row.number not in self.handled:
                 self._follow(connection, row)
+        if leaf == self.next_start and self.last_start >= leaf:
+            # No row of this chain begins here: the anchor's row may stand elsewhere, with its key as it was.
+            moved = self._moved(connection, leaf)
+            if moved is not None and moved.number not in self.handled:
+                self.is_begun = True
+                self._examine(connection, moved, leaf)
 
     def _peek(self, connection: Connection) -> AnchorRow | None:
-        if not self.pages:
+        if not self.pages and not self.is_read:
             c = tables.anchor.c
             query = (
                 select(*raw(tables.anchor))
@@ -100,6 +107,7 @@ class ChainList:
                 .limit(_PAGE)
             )
             self.pages.extend(read_anchor(row) for row in connection.execute(query))
+            self.is_read = len(self.pages) < _PAGE
             if self.pages:
                 self.place = self.pages[-1].start
         return self.pages[0] if self.pages else None
@@ -122,15 +130,24 @@ class ChainList:
             self._examine(connection, moved, self.next_start)
             if moved.number == row.number:
                 return
-        if row.start > self.next_start:
+        start = self._start_of(row)
+        if start > self.next_start:
             detail = "the list has a hole: an anchor is absent"
-            leaves = (self.next_start, row.start)
+            leaves = (self.next_start, start)
             self.findings.add(Unit.ANCHOR, self._where(self.next_start), How.MISSING, detail, leaves=leaves)
-        elif row.start < self.next_start:
+        elif start < self.next_start:
             detail = "the anchor overlaps the one before it"
-            self.findings.add(Unit.ANCHOR, self._where(row.start), How.ADDED, detail)
+            self.findings.add(Unit.ANCHOR, self._where(start), How.ADDED, detail)
             return
-        self._examine(connection, row, row.start)
+        self._examine(connection, row, start)
+
+    def _start_of(self, row: AnchorRow) -> int:
+        """Where the anchor's range begins: as its payload says, if its key says the same."""
+        try:
+            start = Payload.parse(row.payload).start
+        except EvidenceError:
+            return row.start
+        return start if row.key == self._key(start) else row.start
 
     def _key(self, start: int) -> bytes:
         return anchor_key(self.chain, self.ground.origin, start).value
@@ -152,8 +169,8 @@ class ChainList:
         where = self._where(start)
         if self.is_open:
             self.findings.add(Unit.ANCHOR, where, How.ALTERED, "an anchor stands behind one that is still open")
-        self.is_open = row.state == OPEN
         facts, receipt = self._receipt(row, where)
+        self.is_open = row.state == OPEN and receipt is None
         payload = self._payload(row, where, facts)
         self._compare(row, where, start, payload, receipt)
         end = row.end if payload is None else payload.end

@@ -34,7 +34,6 @@ class Unit(StrEnum):
     BLIND = "blind"
     CONTENT = "content"
     SECRET = "secret"  # noqa: S105 - the name of a unit
-    ERASURE = "erasure"
     TEMPLATE = "template"
     ORIGINAL = "original"
     SEGMENT = "segment"
@@ -75,7 +74,6 @@ UNITS_ZH: Mapping[Unit, str] = {
     Unit.BLIND: "盲索引",
     Unit.CONTENT: "密文内容",
     Unit.SECRET: "存证密钥",
-    Unit.ERASURE: "抹除",
     Unit.TEMPLATE: "模板",
     Unit.ORIGINAL: "原件",
     Unit.SEGMENT: "原件分段",

@@ -58,14 +58,14 @@ class Item:
 
 @dataclass(slots=True)
 class Facts:
-    """What the whole log says besides: erasures, key changes, the service's own subject, the time of the newest item."""
+    """What the whole log says besides: erasures, key changes, the service's own subject."""
 
-    erased: dict[str, int] = field(default_factory=dict)
+    erased: dict[str, tuple[int, Unit]] = field(default_factory=dict)
+    left_over: dict[str, list[Unit]] = field(default_factory=dict)
     erasures: set[str] = field(default_factory=set)
     unread: set[int] = field(default_factory=set)
     keys_changed: bool = False
     subject: tuple[str, str] | None = None
-    newest_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -131,11 +131,6 @@ class Items:
 
     def _note(self, item: Item, evidence: Evidence) -> None:
         statement, facts, where = evidence.statement, self.facts, f"leaf {item.index}"
-        created = round(evidence.created_at.timestamp() * 1000)
-        if created < facts.newest_ms:
-            detail = "created_at is before that of an earlier item: it never falls along the log"
-            self.findings.add(Unit.EVIDENCE, f"{where} created_at", How.ALTERED, detail, leaf=item.index)
-        facts.newest_ms = max(facts.newest_ms, created)
         facts.keys_changed = facts.keys_changed or statement.template_name == KEY_TEMPLATE
         if statement.submitter == SERVICE_ACCOUNT:
             facts.subject = statement.subject_id, statement.subject_name
@@ -165,7 +160,7 @@ class Items:
         elif row is None:
             if sealed is not None:
                 self.findings.undisclosable.add(item.index, item.index + 1)
-        elif isinstance(secret, Erased) or (row.data is None and sealed is None):
+        elif isinstance(secret, Erased) or row.data is None:
             self._note_erased(item, sealed, secret)
         elif isinstance(secret, bytes) and sealed is not None:
             item.secret = secret
@@ -183,15 +178,27 @@ class Items:
             self.findings.add(Unit.SECRET, where, How.MISSING, "the item's secret is absent", leaf=item.index)
 
     def _note_erased(self, item: Item, sealed: bytes | None, secret: object) -> None:
-        where = f"leaf {item.index}"
-        self.facts.erased[f"ev_{item.identity.hex()}"] = item.index
+        """What an erasure destroyed, or somebody else: which of the two, the records of erasures say in the end."""
+        name = f"ev_{item.identity.hex()}"
+        is_whole = item.leaf.row is not None and item.leaf.row.data is None
+        self.facts.erased[name] = item.index, Unit.EVIDENCE if is_whole else Unit.SECRET
+        left = [(Unit.CONTENT, sealed is not None), (Unit.SECRET, isinstance(secret, bytes))]
+        self.facts.left_over[name] = [unit for unit, is_there in left if is_there]
         self.findings.lose_content(item.index)
-        if sealed is not None:
-            detail = "content of an item whose secret was destroyed"
-            self.findings.add(Unit.CONTENT, where, How.ADDED, detail, leaf=item.index)
-        if isinstance(secret, bytes):
-            detail = "the secret of an item that was erased with all it held is still there"
-            self.findings.add(Unit.SECRET, where, How.ADDED, detail, leaf=item.index)
+        self.facts.unread.add(item.index)
+
+    def check_erasures(self) -> None:
+        """Whatever was destroyed, a record of its erasure names; and nothing of an erased item is left."""
+        for name, (leaf, unit) in self.facts.erased.items():
+            where = f"leaf {leaf}"
+            if name not in self.facts.erasures:
+                detail = "it was destroyed, and no record of an erasure names the item"
+                self.findings.add(unit, where, How.MISSING, detail, leaf=leaf)
+                if unit is Unit.EVIDENCE:
+                    self.findings.lose_proof(leaf, leaf + 1)
+                continue
+            for left in self.facts.left_over[name]:
+                self.findings.add(left, where, How.ADDED, "the item was erased, and this is still there", leaf=leaf)
 
     def _open(self, item: Item, secret: bytes, sealed: bytes, give: Give) -> None:
         where = f"leaf {item.index}"

@@ -31,6 +31,13 @@ class Leaf:
     made: bytes | None = None
     evidence: Evidence | None = None
 
+    def believe(self) -> None:
+        """E is what the row holds, if it can be read."""
+        try:
+            self.evidence = None if self.row is None or self.row.data is None else Evidence.parse(self.row.data)
+        except (EvidenceError, ValueError):
+            self.evidence = None
+
 
 def read_rows(connection: Connection, start: int, stop: int) -> dict[int, ItemRow]:
     """The rows of items in [start, stop) by leaf."""
@@ -73,10 +80,7 @@ def read_leaf(index: int, row: ItemRow | None, tiles: TileData) -> Leaf:
     leaf.made = digests.sm3 + digests.sha256
     if leaf.made != row.entry and not _in_tile(leaf.made, index, tiles):
         return leaf
-    try:
-        leaf.evidence = Evidence.parse(row.data)
-    except (EvidenceError, ValueError):
-        leaf.evidence = None
+    leaf.believe()
     return leaf
 
 

@@ -76,6 +76,10 @@ class Trees:
         self._tiles: dict[tuple[Algorithm, int], list[tuple[int, bytes, bytes]]] = {}
         self.size = 0
 
+    def is_lost_at(self, leaf: int) -> bool:
+        """Whether no root says any more what this leaf is."""
+        return any(walk.lost_at is not None and leaf >= walk.lost_at for walk in self._walks.values())
+
     def take(self, sm3: Sequence[bytes], sha256: Sequence[bytes]) -> None:
         """Leaves follow whose copies agree."""
         self.size += len(sm3)
