@@ -1,0 +1,159 @@
+"""The bytes of a slice as they are kept: every line with its salt, compressed, encrypted with a key of the slice's own.
+
+Opened, they are the file `slices/N.bin` of an answer: whoever has them can recompute content and
+index. Nothing is allocated on the word of what is read: sizes are bounded first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from models.errors import Malformed, VerificationError
+from models.leaf import LINE_HEAD_BYTES, open_line
+from models.nodes import SALT_BYTES
+from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Record
+from models.slice import SliceCommitment
+
+KEY_BYTES: Final = 16
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+LEVEL: Final = 1
+MAX_WINDOW_BYTES: Final = 1 << 23
+_HEAD_BYTES: Final = 2 * SALT_BYTES
+MAX_BIN_BYTES: Final = _HEAD_BYTES + MAX_SLICE_BYTES + MAX_SLICE_RECORDS * (4 + LINE_HEAD_BYTES)
+"""The longest `slices/N.bin`: two flat salts, and of each line its length and its d."""
+MAX_PACKED_BYTES: Final = MAX_BIN_BYTES + (MAX_BIN_BYTES >> 8) + 64
+
+
+@dataclass(frozen=True, slots=True)
+class SliceBytes:
+    """A slice as it was kept: the flat salts of content and index, and the d of every line."""
+
+    flat_salts: tuple[bytes, bytes]
+    lines: tuple[bytes, ...]
+
+    def record(self, line: int) -> Record:
+        """One record by its number in the slice. Raises: Malformed if there is none; VerificationError if it is damaged."""
+        if not 0 <= line < len(self.lines):
+            raise Malformed(f"line is not in the slice: expected 0 to {len(self.lines) - 1}, got {line}")
+        return open_line(self.lines[line])[1]
+
+    def buffer(self) -> Buffer:
+        """All records in one buffer. Raises: VerificationError if a line is damaged; Malformed if they are out of order."""
+        return Buffer.of(open_line(line)[1] for line in self.lines)
+
+
+# --- layout ---------------------------------------------------------------------------------------------------------
+
+
+def to_bin(flat_salts: tuple[bytes, bytes], lines: Sequence[bytes]) -> bytes:
+    """The bytes of `slices/N.bin`: the two flat salts, then of each line u32 length and d.
+
+    Source: formats §6.1, §11 (31a).
+    """
+    parts = [*flat_salts]
+    for line in lines:
+        parts += (len(line).to_bytes(4), line)
+    return b"".join(parts)
+
+
+def from_bin(data: bytes) -> SliceBytes:
+    """What `to_bin` was given.
+
+    Raises: Malformed if the lengths do not fill `data` exactly, or are more than a slice holds.
+    """
+    if not _HEAD_BYTES <= len(data) <= MAX_BIN_BYTES:
+        raise Malformed(f"slice has wrong length: expected {_HEAD_BYTES} to {MAX_BIN_BYTES} bytes, got {len(data)}")
+    lines: list[bytes] = []
+    at = _HEAD_BYTES
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4])
+        line = data[at + 4 : end]
+        if end > len(data) or len(line) < LINE_HEAD_BYTES or len(lines) == MAX_SLICE_RECORDS:
+            raise Malformed(f"slice has wrong form: line {len(lines)} does not fit")
+        lines.append(line)
+        at = end
+    return SliceBytes((data[:SALT_BYTES], data[SALT_BYTES:_HEAD_BYTES]), tuple(lines))
+
+
+# --- compression ----------------------------------------------------------------------------------------------------
+
+
+def compress(data: bytes) -> bytes:
+    """`data` compressed, with its size in the frame's head and a checksum behind it."""
+    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True).compress(data)
+
+
+def decompress(packed: bytes, *, limit: int = MAX_BIN_BYTES) -> bytes:
+    """What `compress` was given; one frame of a stated size, and nothing beside it.
+
+    Raises: Malformed if it is none, or states more than `limit` bytes or a larger window than we make; before anything of
+        that size is allocated.
+    """
+    if len(packed) > MAX_PACKED_BYTES:
+        raise Malformed(f"compressed slice is too long: expected at most {MAX_PACKED_BYTES} bytes, got {len(packed)}")
+    try:
+        frame = zstandard.get_frame_parameters(packed)
+        # Unknown sizes are stated as 2⁶⁴−1, so they are refused too; a frame of one segment needs what it states to hold.
+        if frame.content_size > limit or frame.window_size > MAX_WINDOW_BYTES:
+            raise Malformed(f"compressed slice states too much: expected at most {limit} bytes in a window of {MAX_WINDOW_BYTES}")
+        one = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+        data = one.decompress(packed)
+    except zstandard.ZstdError as error:
+        raise Malformed("slice cannot be decompressed: expected one zstd frame") from error
+    if not one.eof or one.unused_data or len(data) != frame.content_size:
+        raise Malformed("compressed slice is cut, or something follows it")
+    return data
+
+
+def pack(commitment: SliceCommitment) -> bytes:
+    """The compressed bytes of a slice, from its commitment."""
+    return compress(to_bin(commitment.flat_salts, commitment.lines))
+
+
+def unpack(packed: bytes) -> SliceBytes:
+    """The slice that `pack` was given. Raises: Malformed."""
+    return from_bin(decompress(packed))
+
+
+# --- encryption -----------------------------------------------------------------------------------------------------
+
+
+def seal(packed: bytes, *, key: bytes, nonce: bytes, slice_id: str) -> bytes:
+    """`packed` under the slice's own key: nonce, ciphertext, tag. A (key, nonce) pair serves once.
+
+    Shapes: key 16 bytes, nonce 12 random bytes; the associated data is the slice id.
+    Source: formats §1 (`sm4-gcm`), ours: a slice is erased by destroying its secret, of which the key is derived.
+    """
+    _check(key, nonce)
+    encryptor = Cipher(algorithms.SM4(key), modes.GCM(nonce)).encryptor()
+    encryptor.authenticate_additional_data(slice_id.encode())
+    return nonce + encryptor.update(packed) + encryptor.finalize() + encryptor.tag
+
+
+def open_sealed(sealed: bytes, *, key: bytes, slice_id: str) -> bytes:
+    """What `seal` was given for that slice.
+
+    Raises: Malformed if it is too short or too long; VerificationError if key, slice or a single bit is another.
+    """
+    if not NONCE_BYTES + TAG_BYTES <= len(sealed) <= NONCE_BYTES + MAX_PACKED_BYTES + TAG_BYTES:
+        raise Malformed(f"sealed slice has wrong length: got {len(sealed)} bytes (slice {slice_id})")
+    nonce, ciphertext, tag = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:-TAG_BYTES], sealed[-TAG_BYTES:]
+    _check(key, nonce)
+    decryptor = Cipher(algorithms.SM4(key), modes.GCM(nonce, tag)).decryptor()
+    decryptor.authenticate_additional_data(slice_id.encode())
+    try:
+        return decryptor.update(ciphertext) + decryptor.finalize()
+    except InvalidTag as error:
+        raise VerificationError(f"sealed slice is damaged or of another slice or key (slice {slice_id})") from error
+
+
+def _check(key: bytes, nonce: bytes) -> None:
+    if len(key) != KEY_BYTES or len(nonce) != NONCE_BYTES:
+        raise Malformed(f"key or nonce of a slice has wrong length: expected {KEY_BYTES} and {NONCE_BYTES} bytes")

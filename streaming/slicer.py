@@ -1,0 +1,228 @@
+"""When a slice is full: by lines, bytes, seconds or a business attribute, whichever comes first.
+
+Nothing here reads a clock or a source: batches go in, the records of full slices come out, and time
+is told by the caller. Records that come twice are dropped by position.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from models.errors import Malformed
+from models.extraction import Rule, values_in
+from models.record import (
+    ANSWERABLE_RECORDS,
+    MAX_SLICE_BYTES,
+    Buffer,
+    Encoding,
+    Position,
+    counted_part,
+    open_kafka,
+)
+from models.slice import Epoch
+from streaming.port import Batch
+
+DEFAULT_LINES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class MessageKey:
+    """A slice holds records of one message key: it ends where the key of a Kafka record changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldValue:
+    """A slice holds records with one value of a field: it ends where the first value of `rule` in a record changes.
+
+    A record without the field belongs to the slice it comes in.
+    """
+
+    rule: Rule
+
+
+Attribute = MessageKey | FieldValue
+"""What of a record can end a slice. There are no patterns: a rule is declared in bytes (formats §5.9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutRule:
+    """When a slice ends: at the first of these that is reached; a limit of the formats always holds.
+
+    Shapes: 1 ≤ lines ≤ 16,384, so that an answer can show a slice whole; 1 ≤ bytes ≤ 2 MiB of payload; `seconds` from its
+        first record on, None: no such limit.
+    Source: T/SAC 004—2024 C.3-a (frequency), C.3-b (size), C.3-c (business attribute).
+    """
+
+    lines: int = DEFAULT_LINES
+    bytes: int = MAX_SLICE_BYTES
+    seconds: float | None = 10.0
+    attribute: Attribute | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.lines <= ANSWERABLE_RECORDS:
+            raise Malformed(f"lines of a slice are out of range: expected 1 to {ANSWERABLE_RECORDS}, got {self.lines}")
+        if not 1 <= self.bytes <= MAX_SLICE_BYTES:
+            raise Malformed(f"bytes of a slice are out of range: expected 1 to {MAX_SLICE_BYTES}, got {self.bytes}")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise Malformed("seconds of a slice are out of range: expected more than 0")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filled:
+    """The records of one slice, in one buffer, and the positions it stands for."""
+
+    buffer: Buffer
+    start: Position
+    end: Position
+    pieces: int
+    epoch: Epoch | None
+
+
+class Slicer:
+    """Collects batches into slices; what is not full yet stays open.
+
+    `position` is where the next slice begins or the open one ends: all before it is in slices or in the open one.
+    """
+
+    def __init__(
+        self, rule: CutRule, position: Position, *, encoding: str = Encoding.LINE, bytewise: bool = True
+    ) -> None:
+        if isinstance(rule.attribute, MessageKey) and encoding != Encoding.KAFKA:
+            raise Malformed("slices by message key need a source of messages: lines have no key")
+        self.position = position
+        self._rule = rule
+        self._encoding = encoding
+        self._bytewise = bytewise
+        self._start = position
+        self._opened: Epoch | None = None
+        self._parts: list[Batch] = []
+        self._value: bytes | None = None
+        self.lines = 0
+        self.bytes = 0
+        """Records and payload bytes of the open slice."""
+
+    @property
+    def start(self) -> Position:
+        """Where the open slice began, or the next one will."""
+        return self._start
+
+    # --- epochs -----------------------------------------------------------------------------------------------------
+
+    def open_epoch(self, number: int, epoch: Epoch) -> None:
+        """The next slice begins epoch `number`. The open slice has been taken before."""
+        if self.lines:
+            raise Malformed("epoch changes within a slice: the open slice is taken first")
+        self.position = self._start = Position(number, 0)
+        self._opened = epoch
+
+    def skip(self, end: Position) -> None:
+        """What lies before `end` is not collected: a gap was recorded for it. The open slice has been taken before."""
+        if self.lines:
+            raise Malformed("gap lies within a slice: the open slice is taken first")
+        self.position = self._start = end
+
+    @property
+    def opened(self) -> Epoch | None:
+        """The epoch that the next slice has to name, if it is the first of it."""
+        return self._opened
+
+    def named(self) -> Epoch | None:
+        """The epoch that a slice names which is made now; the next one no longer does."""
+        epoch, self._opened = self._opened, None
+        return epoch
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def add(self, batch: Batch) -> Iterator[Filled]:
+        """Every slice that `batch` fills, one by one as the caller asks; the rest of it is in the open slice at the end."""
+        at = bisect_left(batch.positions, self.position.offset)
+        count = len(batch)
+        while at < count:
+            room = self._room(batch, at)
+            if room:
+                self._keep(batch, at, at + room)
+                at += room
+            if at < count or self._is_full():
+                filled = self.take()
+                if filled is not None:
+                    yield filled
+        if batch.end > self.position.offset:
+            self.position = Position(self.position.epoch, batch.end)
+
+    def take(self) -> Filled | None:
+        """The open slice, which is closed by it; None if it holds no record."""
+        if not self._parts:
+            return None
+        buffer = _joined(self._parts)
+        # A record is followed by its LF iff the next position says so: what the range has beyond the payloads are LFs.
+        size = self.position.offset - self._start.offset
+        pieces = self.lines - (size - self.bytes) if self._bytewise else 0
+        filled = Filled(buffer, self._start, self.position, max(0, pieces), self.named())
+        self._start = self.position
+        self._parts, self.lines, self.bytes, self._value = [], 0, 0, None
+        return filled
+
+    def _is_full(self) -> bool:
+        return self.lines >= self._rule.lines or self.bytes >= self._rule.bytes
+
+    def _room(self, batch: Batch, at: int) -> int:
+        """How many records from `at` on still belong to the open slice."""
+        offsets = batch.offsets
+        last = min(len(batch), at + self._rule.lines - self.lines)
+        limit = offsets[at] + self._rule.bytes - self.bytes
+        ends_within = bisect_right(offsets, limit, at + 1, last)  # offsets[i] ≤ limit: record i-1 ends within
+        if ends_within == last and self._end_of(batch, last - 1) <= limit:
+            ends_within += 1
+        room = ends_within - 1 - at
+        if room <= 0 and not self.lines:
+            room = 1  # a record larger than the rule allows is a slice of its own
+        return self._same_value(batch, at, at + room) if self._rule.attribute is not None else max(0, room)
+
+    def _same_value(self, batch: Batch, start: int, end: int) -> int:
+        for number in range(start, end):
+            value = self._value_of(batch.data[batch.offsets[number] : self._end_of(batch, number)])
+            if value is None:
+                continue
+            if self._value is None:
+                self._value = value
+            elif value != self._value:
+                return number - start
+        return max(0, end - start)
+
+    def _value_of(self, payload: bytes) -> bytes | None:
+        if isinstance(self._rule.attribute, FieldValue):
+            found = values_in(counted_part(payload, self._encoding), self._rule.attribute.rule)
+            return found[0] if found else None
+        return open_kafka(payload)[1]
+
+    @staticmethod
+    def _end_of(batch: Batch, number: int) -> int:
+        return batch.offsets[number + 1] if number + 1 < len(batch) else len(batch.data)
+
+    def _keep(self, batch: Batch, start: int, end: int) -> None:
+        first, last = batch.offsets[start], self._end_of(batch, end - 1)
+        if start == 0 and end == len(batch):
+            part = batch
+        else:
+            offsets = array("I", (offset - first for offset in batch.offsets[start:end])) if first else batch.offsets[:end]
+            part = Batch(batch.epoch, 0, batch.data[first:last], offsets, batch.positions[start:end])
+        self._parts.append(part)
+        self.lines += end - start
+        self.bytes += last - first
+        behind = batch.positions[end] if end < len(batch) else max(batch.end, batch.positions[end - 1] + 1)
+        self.position = Position(self.position.epoch, behind)
+
+
+def _joined(parts: list[Batch]) -> Buffer:
+    if len(parts) == 1:
+        return Buffer(parts[0].data, parts[0].offsets, parts[0].positions)
+    offsets, positions, size = array("I"), array("Q"), 0
+    for part in parts:
+        offsets.extend(part.offsets if not size else array("I", [offset + size for offset in part.offsets]))
+        positions.extend(part.positions)
+        size += len(part.data)
+    return Buffer(b"".join([part.data for part in parts]), offsets, positions)
