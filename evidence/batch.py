@@ -152,50 +152,41 @@ class Batch:
 
     def insert(self) -> None:
         """All rows of the new items are in the transaction."""
-        items: list[dict[str, Any]] = []
-        contents: list[dict[str, Any]] = []
-        keys: list[dict[str, Any]] = []
-        blinds: list[dict[str, Any]] = []
-        parts: list[dict[str, Any]] = []
-        conflicts: list[dict[str, Any]] = []
-        audits: list[dict[str, Any]] = []
+        items: list[tuple[Any, ...]] = []
+        contents: list[tuple[Any, ...]] = []
+        keys: list[tuple[Any, ...]] = []
+        blinds: list[tuple[Any, ...]] = []
+        parts: list[tuple[Any, ...]] = []
+        conflicts: list[tuple[Any, ...]] = []
+        audits: list[tuple[Any, ...]] = []
         at_ms = round(self.now.timestamp() * 1000)
         for item, sealed, key in self.fresh:
-            statement, index, digests = item.statement, sealed.leaf_index, sealed.evidence.pair
-            identity = statement.digest
+            statement, index = item.statement, sealed.leaf_index
+            occurred = statement.occurred_at
             items.append(
-                {
-                    "leaf_index": index,
-                    "evidence_id": identity,
-                    "entry": sealed.evidence.entry,
-                    "data": sealed.evidence.data,
-                    "template": statement.template_name,
-                    "subject": statement.subject_id,
-                    "submitter": statement.submitter,
-                    "commitment": item.commitment,
-                    "created_ms": at_ms,
-                    "occurred_ms": None if statement.occurred_at is None else round(statement.occurred_at.timestamp() * 1000),
-                }
+                (
+                    index,
+                    statement.digest,
+                    sealed.evidence.entry,
+                    sealed.evidence.data,
+                    statement.template_name,
+                    statement.subject_id,
+                    statement.submitter,
+                    item.commitment,
+                    at_ms,
+                    None if occurred is None else round(occurred.timestamp() * 1000),
+                )
             )
-            keys.append({"key": key, "leaf_index": index})
-            audits.append(
-                {
-                    "at_ms": at_ms,
-                    "account": item.account,
-                    "act": "preserve",
-                    "object": statement.evidence_id,
-                    "request_id": item.request_id,
-                }
-            )
+            keys.append((key, index))
+            audits.append((at_ms, item.account, "preserve", statement.evidence_id, item.request_id))
             if item.content:
-                contents.append({"leaf_index": index, "data": item.content})
-            blinds.extend({"tag": tag, "leaf_index": index} for tag in dict.fromkeys(item.tags))
+                contents.append((index, item.content))
+            blinds.extend([(tag, index) for tag in dict.fromkeys(item.tags)])
             if sealed.evidence.link is not None and statement.link is not None:
                 link = link_key(statement.subject_id, statement.link.code)
-                place = {"link": link, "part": sealed.evidence.link.number, "leaf_index": index}
-                parts.append({**place, "sm3": digests.sm3, "sha256": digests.sha256, "closes": statement.link.closes})
+                parts.append((link, sealed.evidence.link.number, index, *sealed.evidence.pair, statement.link.closes))
             if item.refused is not None:
-                conflicts.append({"key": item.refused[0], "digest": item.refused[1], "leaf_index": index})
+                conflicts.append((*item.refused, index))
         rows.insert_rows(
             self.connection,
             items=items,

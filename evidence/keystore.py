@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from evidence.errors import Erased, NotFound, StorageFull, Unready
 from evidence.keys import WrappingKeys
 from evidence.steps import Step, StepFunction, no_step
-from evidence.store import make_engine, storage_error
+from evidence.store import insert_many, make_engine, run, storage_error
 from models.errors import Malformed, VerificationError
 
 SECRET_BYTES = 32
@@ -64,7 +64,6 @@ _head = Table(
     Column("root", LargeBinary(32), nullable=False),
 )
 
-_INSERT = insert(_secret)
 _READ = select(_secret.c.item, _secret.c.month, _secret.c.wrapped).where(_secret.c.item.in_(bindparam("items", expanding=True)))
 
 
@@ -119,11 +118,11 @@ class KeyStore:
         for item, secret in secrets:
             if len(item) != ITEM_BYTES or len(secret) != SECRET_BYTES:
                 raise Malformed(f"item or secret has wrong length: expected 32 bytes each, got {len(item)} and {len(secret)}")
-            rows.append({"item": item, "month": month, "wrapped": wrap.seal(secret, aad=_aad(item))})
+            rows.append((item, month, wrap.seal(secret, aad=_aad(item))))
         self._step(Step.SECRETS_BEFORE)
         try:
             with self._writing() as connection:
-                connection.execute(_INSERT, rows)
+                insert_many(connection, _secret, rows)
                 if head is not None:
                     self._keep_head(connection, *head)
         except IntegrityError:
@@ -135,7 +134,7 @@ class KeyStore:
         return standing
 
     def _keep_head(self, connection: Connection, size: int, root: bytes) -> None:
-        if not connection.execute(update(_head).values(size=size, root=root)).rowcount:
+        if not run(connection, "UPDATE head_lock SET size = ?, root = ?", (size, root)).rowcount:
             connection.execute(insert(_head).values(id=1, size=size, root=root))
 
     def head(self) -> tuple[int, bytes] | None:
@@ -144,16 +143,16 @@ class KeyStore:
             row = connection.execute(select(_head.c.size, _head.c.root)).one_or_none()
         return None if row is None else (row.size, bytes(row.root))
 
-    def _put_missing(self, rows: Sequence[Mapping[str, Any]], secrets: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    def _put_missing(self, rows: Sequence[tuple[Any, ...]], secrets: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         with self._writing() as connection:
             found = self._read(connection, [item for item, _ in secrets])
-            missing: dict[bytes, Mapping[str, Any]] = {}
+            missing: dict[bytes, tuple[Any, ...]] = {}
             for row, (item, secret) in zip(rows, secrets, strict=True):
                 if item not in found:
                     found[item] = secret
                     missing[item] = row
             if missing:
-                connection.execute(_INSERT, list(missing.values()))
+                insert_many(connection, _secret, list(missing.values()))
         return {item: found[item] for item, secret in secrets if found[item] != secret}
 
     def get(self, item: bytes) -> bytes:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 from operator import eq, ge, lt
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    CursorResult,
     Engine,
+    Table,
     and_,
-    bindparam,
     create_engine,
     delete,
     event,
@@ -27,7 +29,6 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
-    update,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -188,6 +189,35 @@ def storage_error(error: DBAPIError) -> Unready:
     return Unready("the database cannot be reached or refuses the transaction", retry_after_s=5)
 
 
+# --- statements of every commit -------------------------------------------------------------------------------
+
+
+@cache
+def _placed(text: str, paramstyle: str) -> str:
+    return text if paramstyle == "qmark" else text.replace("?", "%s")
+
+
+def run(connection: Connection, text: str, values: Any = ()) -> CursorResult[*tuple[Any, ...]]:
+    """The result of a statement written out, `?` standing for each value; a list of tuples runs it once for each.
+
+    For what runs at every commit: there the expression language takes longer than the database does.
+    """
+    return connection.exec_driver_sql(_placed(text, connection.dialect.paramstyle), values)
+
+
+@cache
+def _insert_text(table: Table) -> str:
+    names = [column.name for column in table.columns if column.autoincrement is not True]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f'INSERT INTO "{table.name}" ({quoted}) VALUES ({", ".join("?" * len(names))})'  # noqa: S608 - names of our own tables
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Put in rows whose values stand in the order of the table's columns, a number that counts itself left out."""
+    if rows:
+        run(connection, _insert_text(table), rows)
+
+
 # --- the head -------------------------------------------------------------------------------------------------
 
 
@@ -214,65 +244,43 @@ def _head_values(head: HeadRow) -> dict[str, Any]:
 
 
 _MOVE_HEAD = (
-    update(tables.head)
-    .where(
-        tables.head.c.id == HEAD_ROW, tables.head.c.size == bindparam("old_size"), tables.head.c.epoch == bindparam("my_epoch")
-    )
-    .values({name: bindparam(f"new_{name}") for name in HeadRow.__slots__})
+    "UPDATE head SET origin = ?, size = ?, epoch = ?, sm3_root = ?, sha256_root = ?, signed_at_s = ?, newest_ms = ?"
+    " WHERE id = 1 AND size = ? AND epoch = ?"
 )
 
 
 def move_head(connection: Connection, old: HeadRow, new: HeadRow) -> bool:
     """Whether the head stood at `old` and now stands at `new`: the compare-and-swap that lets one writer win."""
-    values = {f"new_{name}": getattr(new, name) for name in HeadRow.__slots__}
-    done = connection.execute(_MOVE_HEAD, {"old_size": old.size, "my_epoch": old.epoch, **values})
-    return done.rowcount == 1
+    return run(connection, _MOVE_HEAD, (*astuple(new), old.size, old.epoch)).rowcount == 1
 
 
 # --- items ----------------------------------------------------------------------------------------------------
 
-_INSERT_EVIDENCE = insert(tables.evidence)
-_INSERT_CONTENT = insert(tables.content)
-_INSERT_KEY = insert(tables.idempotency)
-_INSERT_BLIND = insert(tables.blind)
-_INSERT_PART = insert(tables.link_part)
-_INSERT_TILE = insert(tables.tile)
-_INSERT_CHECKPOINT = insert(tables.checkpoint)
-_INSERT_CONFLICT = insert(tables.conflict)
-_INSERT_AUDIT = insert(tables.audit)
+Rows = Sequence[tuple[Any, ...]]
 
 
 def insert_rows(
-    connection: Connection,
-    *,
-    items: Sequence[Mapping[str, Any]],
-    contents: Sequence[Mapping[str, Any]],
-    keys: Sequence[Mapping[str, Any]],
-    blinds: Sequence[Mapping[str, Any]],
-    parts: Sequence[Mapping[str, Any]],
-    conflicts: Sequence[Mapping[str, Any]],
-    audits: Sequence[Mapping[str, Any]],
+    connection: Connection, *, items: Rows, contents: Rows, keys: Rows, blinds: Rows, parts: Rows, conflicts: Rows, audits: Rows
 ) -> None:
-    """All rows of a batch of new items, one statement a table."""
-    for statement, rows in (
-        (_INSERT_EVIDENCE, items),
-        (_INSERT_CONTENT, contents),
-        (_INSERT_KEY, keys),
-        (_INSERT_BLIND, blinds),
-        (_INSERT_PART, parts),
-        (_INSERT_CONFLICT, conflicts),
-        (_INSERT_AUDIT, audits),
+    """All rows of a batch of new items, one statement a table; each row in the order of its table's columns."""
+    for table, rows in (
+        (tables.evidence, items),
+        (tables.content, contents),
+        (tables.idempotency, keys),
+        (tables.blind, blinds),
+        (tables.link_part, parts),
+        (tables.conflict, conflicts),
+        (tables.audit, audits),
     ):
-        if rows:
-            connection.execute(statement, rows)
+        insert_many(connection, table, rows)
+
+
+_STORED = "SELECT leaf_index, data, entry FROM evidence WHERE leaf_index >= ? AND leaf_index < ? ORDER BY leaf_index"
 
 
 def read_stored(connection: Connection, start: int, stop: int) -> list[tuple[int, bytes | None, bytes]]:
     """(leaf_index, E, entry) of the items in [start, stop), in log order: the bytes as the database now has them."""
-    c = tables.evidence.c
-    rows = connection.execute(
-        select(c.leaf_index, c.data, c.entry).where(c.leaf_index >= start, c.leaf_index < stop).order_by(c.leaf_index)
-    )
+    rows = run(connection, _STORED, (start, stop))
     return [(row[0], None if row[1] is None else bytes(row[1]), bytes(row[2])) for row in rows]
 
 
@@ -325,16 +333,18 @@ def read_content(connection: Connection, leaf_index: int) -> bytes | None:
     return connection.execute(select(tables.content.c.data).where(tables.content.c.leaf_index == leaf_index)).scalar()
 
 
-_EXISTING = select(tables.idempotency.c.key, tables.idempotency.c.leaf_index).where(
-    tables.idempotency.c.key.in_(bindparam("keys", expanding=True))
-)
+@cache
+def _existing_text(count: int) -> str:
+    return f"SELECT key, leaf_index FROM idempotency WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 - question marks
 
 
 def existing_keys(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, int]:
     """Which of these idempotency keys are taken, and by which item."""
     found: dict[bytes, int] = {}
     for part in _portions(keys):
-        for row in connection.execute(_EXISTING, {"keys": list(part)}):
+        # Filled up to a power of two, so that the database meets a few statements again and again.
+        filled = (*part, *[part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part)))
+        for row in run(connection, _existing_text(len(filled)), filled):
             found[bytes(row[0])] = row[1]
     return found
 
@@ -432,9 +442,7 @@ def conflicts_of(connection: Connection, key: bytes) -> dict[bytes, int]:
 
 def put_tiles(connection: Connection, tiles: Iterable[tuple[int, int, int, bytes]]) -> None:
     """Store full tiles: (tree, level, number, 256 hashes)."""
-    rows = [{"tree": tree, "level": level, "number": number, "data": data} for tree, level, number, data in tiles]
-    if rows:
-        connection.execute(_INSERT_TILE, rows)
+    insert_many(connection, tables.tile, list(tiles))
 
 
 def read_tile(connection: Connection, tree: int, level: int, number: int) -> bytes | None:
@@ -445,7 +453,7 @@ def read_tile(connection: Connection, tree: int, level: int, number: int) -> byt
 
 def put_checkpoint(connection: Connection, row: CheckpointRow) -> None:
     """Store both notes signed at one size."""
-    connection.execute(_INSERT_CHECKPOINT, {name: getattr(row, name) for name in CheckpointRow.__slots__})
+    insert_many(connection, tables.checkpoint, [astuple(row)])
 
 
 def read_checkpoint(connection: Connection, *, size: int | None = None, at_least: int | None = None) -> CheckpointRow | None:
@@ -465,7 +473,7 @@ def read_checkpoint(connection: Connection, *, size: int | None = None, at_least
 def write_audit(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Record who did what: names, ids and digests only."""
     if rows:
-        connection.execute(_INSERT_AUDIT, rows)
+        connection.execute(insert(tables.audit), rows)
 
 
 def delete_content(connection: Connection, leaf_index: int) -> None:
