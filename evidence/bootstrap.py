@@ -45,6 +45,13 @@ from evidence.settings import Environment, Settings
 from evidence.signing import Signing
 from evidence.steps import StepFunction, no_step
 from evidence.store import HeadRow, Store
+from evidence.stream_answers import StreamAnswers
+from evidence.stream_archive import SliceArchive
+from evidence.stream_keys import push_signer, recount_signer, recounter_name, recounters
+from evidence.stream_push import Pushing
+from evidence.stream_recounting import Recounting
+from evidence.stream_shelf import Shelf
+from evidence.streams import Streams
 from models import libcrypto
 from models.anchor import BlockRef
 from models.canonical import JSONValue
@@ -159,6 +166,7 @@ class Home:
             refresh_by=now + TRUST_YEAR,
             authorities=self.signing.authorities(),
             submitters=self.signing.submitters(),
+            recounters=recounters(self.settings.home, self.facts, clock=self.clock),
         )
         return format_trust(roots)
 
@@ -264,6 +272,47 @@ class Service:
             clock=clock,
             randomness=randomness,
         )
+        self._open_streams(intake, randomness)
+
+    def _open_streams(self, intake: Intake, randomness: Randomness) -> None:
+        home, clock = self.home, self.clock
+        folder, facts = home.settings.home, home.facts
+        archive = SliceArchive(folder, randomness=randomness)
+        self.shelf = Shelf(store=home.store, secrets=home.secrets, archive=archive, clock=clock)
+        self.streams = Streams(
+            shelf=self.shelf,
+            archive=archive,
+            preservation=self.preservation,
+            signing=home.signing,
+            access=home.access,
+            find_key=home.find_key,
+            intake=intake,
+            clock=clock,
+            randomness=randomness,
+        )
+        self.stream_answers = StreamAnswers(
+            shelf=self.shelf,
+            store=home.store,
+            issuance=self.issuance,
+            anchoring=self.anchoring,
+            origin=facts.origin,
+            clock=clock,
+        )
+        self.recounting = Recounting(
+            shelf=self.shelf,
+            log=self.log,
+            signer=recount_signer(folder, facts, clock=clock),
+            name=recounter_name(facts.origin),
+            clock=clock,
+        )
+        self.pushing = Pushing(
+            streams=self.streams,
+            shelf=self.shelf,
+            contents=home.contents,
+            signer_of=lambda account: push_signer(folder, facts, account, clock=clock),
+            clock=clock,
+            randomness=randomness,
+        )
 
     def trust(self) -> bytes:
         """The trust file of this service as it now stands."""
@@ -318,10 +367,12 @@ class Service:
         await asyncio.to_thread(self._sweep)
         await self.issuance.start()
         self.anchoring.start()
+        await self.pushing.start()
 
     def _sweep(self) -> None:
         self.home.originals.sweep()
         self.home.originals.expire(self.clock() - UPLOAD_KEPT)
+        self.shelf.sweep()
         if self.settings.environment is Environment.SANDBOX:
             SandboxAuthority(self.settings.home, clock=self.clock).refresh_list()
         self.home.secrets.sweep(self._known)
@@ -347,6 +398,7 @@ class Service:
 
     async def stop(self) -> None:
         """Everything accepted is sealed and answered; what is open stays open for the next start."""
+        await self.pushing.stop()
         await self.issuance.stop()
         await self.anchoring.stop()
         self.log.stop()

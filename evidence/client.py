@@ -21,6 +21,7 @@ import httpx
 from evidence.conversation import Source, Talk
 from evidence.exchange import Answer, Call, Failure, Patience, Pause, Steps, Value
 from evidence.promise import Promise
+from evidence.stream_client import AsyncStreamMethods, StreamMethods
 from models.canonical import JSONValue
 from models.checkpoint import Note, VerifierKey
 from models.digest import Algorithm, Digest
@@ -100,7 +101,7 @@ def _jitter() -> float:
     return secrets.randbelow(1 << 16) / (1 << 16)
 
 
-class Client:
+class Client(StreamMethods):
     """A client of one service; use it in one thread at a time.
 
     `keys` are vkeys of the log; without them those that the service shows first are believed from then on.
@@ -274,7 +275,7 @@ async def _in_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-class AsyncClient:
+class AsyncClient(AsyncStreamMethods):
     """As `Client`, for asyncio."""
 
     def __init__(

@@ -35,7 +35,7 @@ from models.checkpoint import ConsistencyProof, Note, TlogProof
 from models.commitment import disclose
 from models.digest import Algorithm, pair
 from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
-from models.report import Verdict
+from models.report import Report, Verdict
 from models.template import DataModel
 
 MAX_IDS = 1000
@@ -131,6 +131,23 @@ class Issuance:
             wrong = [f"{step.number}: {step.detail}" for step in report.steps if step.verdict not in (None, Verdict.VALID)]
             raise VerificationError(f"our own verifier does not accept the bundle ({'; '.join(wrong)[:300]})")
         return data, first.evidence.evidence_id
+
+    def answer(self, leaf_indexes: Sequence[int], files: Mapping[str, bytes], caller: Caller) -> tuple[bytes, Report]:
+        """The bundle of an answer about a stream, and what our own verifier says of it.
+
+        `leaf_indexes` are the items that stand beside it, that of the last slice shown first; `files` those of the answer.
+        Raises: NotFinal if an item is on too few chains; VerificationError if our own verifier refuses the answer.
+        Source: T/SAC 004—2024 6.4.5-d, C.2; formats §5.6, §6.1.
+        """
+        if any(index >= self._anchoring.covered for index in leaf_indexes):
+            raise NotFinal("a slice of the answer is not on enough chains yet", hint="ask again when its state is final")
+        items = [self._contents.open(index) for index in leaf_indexes]
+        data = pack({**files, **self._files(items, caller, [])}, "answer")
+        report = verify(data, self.trust())
+        if report.verdict in (None, Verdict.INVALID):
+            wrong = [f"{step.number}: {step.detail}" for step in report.steps if step.verdict is Verdict.INVALID]
+            raise VerificationError(f"our own verifier refuses the answer ({'; '.join(wrong)[:300] or report.malformed})")
+        return data, report
 
     def _files(self, items: Sequence[Opened], caller: Caller, fields: Sequence[str] | None) -> dict[str, bytes]:
         shown = self._anchors(items)

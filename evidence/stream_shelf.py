@@ -133,12 +133,26 @@ class Shelf:
         plan = Plan.of(declaration, keywords, secret=secret)
         return Known(row.number, row.leaf_index, name, Declared(declaration, keywords, secret), plan)
 
+    def sweep(self) -> None:
+        """Files that a crash left without a row are gone. Before slices come in."""
+
+        def known(object_ids: Sequence[bytes]) -> set[bytes]:
+            with self._store.reading() as connection:
+                return rows.known_objects(connection, object_ids)
+
+        self.archive.sweep(known)
+
     # --- slices -----------------------------------------------------------------------------------------------------
 
     def newest(self, row: StreamRow) -> SliceRow | None:
         """The newest slice: the committed offset."""
         with self._store.reading() as connection:
             return rows.newest(connection, row.id)
+
+    def newest_header(self, row: StreamRow) -> SliceHeader | None:
+        """H of the newest slice."""
+        newest = self.newest(row)
+        return None if newest is None else SliceHeader.parse(newest.header)
 
     def slices(self, row: StreamRow, start: int, limit: int) -> list[SliceRow]:
         """Slices from number `start` on."""
@@ -149,6 +163,13 @@ class Shelf:
         """The number of the first slice made at or after `at`."""
         with self._store.reading() as connection:
             return rows.first_from(connection, row.id, rows.milliseconds(at))
+
+    def identity(self, row: StreamRow, epoch: int) -> str | None:
+        """What the source was in an epoch, as the slice says that opened it."""
+        with self._store.reading() as connection:
+            found = rows.opening(connection, row.id, epoch)
+        opened = None if found is None else SliceHeader.parse(found.header).epoch
+        return None if opened is None else opened.identity
 
     def totals(self, row: StreamRow) -> tuple[int, int]:
         """(slices, lines)."""
@@ -210,6 +231,19 @@ class Shelf:
             "overdue": next_by is not None and now > next_by,
             "ended": header is not None and header.kind == Kind.END,
         }
+
+
+def shown_declarations(known: Sequence[Known]) -> list[JSONValue]:
+    """The declarations of a stream as one stream's own answer shows them."""
+    return [
+        {
+            "number": one.number,
+            "declaration": one.declaration.data.decode(),
+            "evidence_id": one.evidence_id,
+            "leaf_index": one.leaf_index,
+        }
+        for one in known
+    ]
 
 
 def slice_summary(row: SliceRow, state_of: Callable[[int], str]) -> dict[str, JSONValue]:

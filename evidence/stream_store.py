@@ -67,6 +67,7 @@ slice_ = Table(
     Column("number", COUNTER, primary_key=True, autoincrement=False),
     Column("leaf_index", COUNTER, nullable=False),
     Column("declaration", COUNTER, nullable=False),
+    Column("epoch", COUNTER, nullable=False),
     Column("created_ms", COUNTER, nullable=False),
     Column("lines", COUNTER, nullable=False),
     Column("header", LargeBinary, nullable=False),
@@ -75,6 +76,7 @@ slice_ = Table(
     # Leaf hashes of the index by rank: salted, so they tell nothing, and they save hashing every leaf for a question.
     Column("hashes", LargeBinary, nullable=True),
     Index("stream_slice_by_time", "stream", "created_ms"),
+    Index("stream_slice_by_epoch", "stream", "epoch", "number"),
     Index("stream_slice_by_object", "object_id"),
 )
 
@@ -162,7 +164,10 @@ def add_stream(connection: Connection, *, stream_id: str, submitter: str, subjec
         "is_pushed": is_pushed,
     }
     done = connection.execute(insert(stream).values(**values))
-    return int(done.inserted_primary_key[0])
+    (row,) = done.inserted_primary_key or (None,)
+    if row is None:
+        raise RuntimeError("the database gave no number to a new stream")
+    return int(row)
 
 
 def add_declaration(
@@ -195,6 +200,7 @@ def add_slice(
     number: int,
     leaf_index: int,
     declaration_number: int,
+    epoch: int,
     created_ms: int,
     lines: int,
     header: bytes,
@@ -208,6 +214,7 @@ def add_slice(
         "number": number,
         "leaf_index": leaf_index,
         "declaration": declaration_number,
+        "epoch": epoch,
         "created_ms": created_ms,
         "lines": lines,
         "header": header,
@@ -269,6 +276,13 @@ def first_from(connection: Connection, row: int, created_ms: int) -> int | None:
     s = slice_.c
     found = connection.execute(select(func.min(s.number)).where(s.stream == row, s.created_ms >= created_ms)).scalar()
     return None if found is None else int(found)
+
+
+def opening(connection: Connection, row: int, epoch: int) -> SliceRow | None:
+    """The slice that opened an epoch."""
+    s = slice_.c
+    number = connection.execute(select(func.min(s.number)).where(s.stream == row, s.epoch == epoch)).scalar()
+    return None if number is None else slices(connection, row, start=number, limit=1)[0]
 
 
 def totals(connection: Connection, row: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from streaming.archive import MAX_PACKED_BYTES
 _COUNT: Final = struct.Struct(">I")
 MAX_HEAD_BYTES: Final = 256 << 10
 MAX_SLICE_BODY_BYTES: Final = _COUNT.size + MAX_HEAD_BYTES + MAX_PACKED_BYTES
-HTTP_SOURCE: Final = "http"
+HTTP_SOURCE: Final = "http:push"
 """The source of a stream whose records are pushed to the service, which then is its collector."""
 
 

@@ -28,19 +28,20 @@ from evidence.signing import Signing
 from evidence.stream_archive import Counts, SliceArchive, seal_counts, seal_keywords
 from evidence.stream_shelf import Known, Shelf
 from evidence.stream_store import StreamRow
-from evidence.stream_wire import HTTP_SOURCE, DeclareBody, Origin, SliceBody
+from evidence.stream_wire import DeclareBody, Origin, SliceBody
 from evidence.submission import Submission
 from models.canonical import JSONValue, canonical, format_time
 from models.checkpoint import STATEMENT_TYPE
 from models.commitment import check_secret
 from models.declaration import STAGE as DECLARATION_STAGE
 from models.declaration import TEMPLATE as DECLARATION_TEMPLATE
-from models.declaration import Declaration, Encoding, EvidenceAlgorithm
+from models.declaration import Declaration, EvidenceAlgorithm
 from models.errors import Invalid, Malformed, Problem, VerificationError
 from models.evidence import Signature, Statement
 from models.keywords import check_keyword
 from models.merkle import leaf_hashes
 from models.record import Buffer
+from models.recount import check_pieces
 from models.signature import verify
 from models.slice import STAGE as SLICE_STAGE
 from models.slice import TEMPLATE as SLICE_TEMPLATE
@@ -92,19 +93,9 @@ def recompute(header: SliceHeader, buffer: Buffer, known: Known, secret: bytes) 
     ):
         if stated != got:
             raise VerificationError(f"{what} of the slice are not what its records give ({header.slice_id})")
-    _check_positions(header, buffer, declaration)
+    if len(buffer):
+        check_pieces(header, buffer, declaration)
     return Recomputed(buffer, made, Counts(tuple(index), tuple(tuple(entries) for entries in values)))
-
-
-def _check_positions(header: SliceHeader, buffer: Buffer, declaration: Declaration) -> None:
-    if not len(buffer):
-        return
-    if buffer.positions[0] < header.start.offset or buffer.positions[-1] >= header.end.offset:
-        raise VerificationError(f"position hole: a record lies outside the range of its slice ({header.slice_id})")
-    if declaration.encoding == Encoding.LINE and declaration.source != HTTP_SOURCE:
-        ends = header.end.offset - header.start.offset - header.payload_bytes
-        if header.pieces != header.lines - ends:
-            raise VerificationError(f"pieces of the slice are not what its positions give ({header.slice_id})")
 
 
 class Streams:
@@ -367,6 +358,7 @@ class Streams:
                 number=header.number,
                 leaf_index=rows.leaf_of(connection, item),
                 declaration_number=known.number,
+                epoch=header.start.epoch,
                 created_ms=rows.milliseconds(header.created_at),
                 lines=header.lines,
                 header=header.data,

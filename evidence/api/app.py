@@ -20,7 +20,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from evidence.api import routes_chains, routes_issuances, routes_items, routes_log, routes_originals, routes_pages, routes_public
+from evidence.api import (
+    routes_chains,
+    routes_issuances,
+    routes_items,
+    routes_log,
+    routes_originals,
+    routes_pages,
+    routes_public,
+    routes_streams,
+)
 from evidence.api.intake import BatchIntake, Intake, Lanes
 from evidence.api.metrics import Latency
 from evidence.api.openapi import describe
@@ -146,7 +155,17 @@ def _framework(service: Service, latency: Latency) -> FastAPI:
     app.state.service = service
     app.state.latency = latency
     app.state.verifying = asyncio.Semaphore(VERIFIERS)
-    for routes in (routes_items, routes_issuances, routes_originals, routes_log, routes_public, routes_chains, routes_pages):
+    modules = (
+        routes_items,
+        routes_issuances,
+        routes_originals,
+        routes_log,
+        routes_public,
+        routes_chains,
+        routes_streams,
+        routes_pages,
+    )
+    for routes in modules:
         app.include_router(routes.router)
     app.add_exception_handler(EvidenceError, _on_evidence_error)
     app.add_exception_handler(DBAPIError, _on_database)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from evidence.api.deps import JSON, content, described
-from evidence.api.schemas import COMPONENTS
+from evidence.api.schemas_streams import ALL_COMPONENTS
 
 _DESCRIPTION = """存证：证券行业区块链存证（T/SAC 004—2024）。
 
@@ -76,7 +76,7 @@ def describe(app: FastAPI) -> None:
             found["paths"].setdefault(path, {})["post"] = _operation(route, description)
         found["paths"] = dict(sorted(found["paths"].items()))
         components = found.setdefault("components", {})
-        components["schemas"] = COMPONENTS
+        components["schemas"] = ALL_COMPONENTS
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         return found
 

@@ -1,0 +1,148 @@
+"""Recounting (formats §5.7): slices and index derived again from the archived records, and the result attested.
+
+The definition counts here, not the fast automaton of collection: two ways must agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from evidence.access import Caller, Role
+from evidence.errors import NotFound
+from evidence.log import Log
+from evidence.stream_shelf import Shelf, StreamHoldings, shows_lines
+from evidence.stream_store import StreamRow, put_note
+from evidence.times import range_end
+from models.canonical import JSONValue, format_time
+from models.declaration import Declaration
+from models.errors import EvidenceError, Invalid, Malformed, Problem
+from models.recount import recount_note, recount_slice
+from models.signature import Signer
+from models.slice import Kind, SliceHeader
+
+_MEMBERS = {"from", "to", "submitter"}
+
+
+class Recounting:
+    """Derives slices again, and signs what agrees. `name` is that of the recounter in trust files."""
+
+    def __init__(self, *, shelf: Shelf, log: Log, signer: Signer, name: str, clock: Callable[[], datetime]) -> None:
+        self._shelf, self._log, self._signer, self._name, self._clock = shelf, log, signer, name, clock
+
+    async def recount(self, stream_id: str, body: JSONValue, caller: Caller) -> dict[str, JSONValue]:
+        """Every slice of the range derived again; notes over those that agree stand in later answers.
+
+        Raises: Invalid, NotFound, Ambiguous, Forbidden.
+        Source: formats §5.7; T/SAC 004—2024 C.4-b.
+        """
+        caller.require(Role.BUSINESS, Role.COURT)
+        start, end, submitter = _read(body)
+        row = await asyncio.to_thread(self._shelf.find, stream_id, caller, submitter)
+        if not shows_lines(caller, row.subject):
+            raise NotFound("no stream has that id")
+        value, notes = await asyncio.to_thread(self._recount, row, start, end)
+
+        def keep(connection: Connection) -> None:
+            for first, last, note in notes:
+                put_note(connection, row.id, first, last, note)
+
+        await self._log.write(keep)
+        return value
+
+    def _recount(
+        self, row: StreamRow, start: datetime | None, end: datetime | None
+    ) -> tuple[dict[str, JSONValue], list[tuple[int, int, bytes]]]:
+        newest = self._shelf.newest(row)
+        if newest is None:
+            raise NotFound("stream has no slice yet, so there is nothing to recount")
+        holdings = StreamHoldings(self._shelf, row, last=newest.number, proven_at=lambda _: None)
+        first = 0 if start is None else holdings.first_shown(start)
+        lines, count, failed = 0, 0, []
+        runs: list[tuple[Declaration, list[SliceHeader]]] = []
+        last: SliceHeader | None = None
+        is_run = False
+        for header in holdings.headers(first):
+            if start is not None and header.created_at < start:
+                continue
+            declaration = holdings.declared(header.declaration.sm3).declaration
+            try:
+                _again(header, holdings)
+            except EvidenceError as error:
+                failed.append({"slice_id": header.slice_id, "problem": error.message})
+                is_run = False
+            else:
+                if not is_run or runs[-1][0] is not declaration:
+                    runs.append((declaration, []))
+                runs[-1][1].append(header)
+                is_run = True
+            lines, count, last = lines + header.lines, count + 1, header
+            if end is not None and header.created_at >= end:
+                break
+        covered = end is None or (last is not None and (last.created_at >= end or last.kind == Kind.END))
+        made = [self._note(declaration, headers) for declaration, headers in runs]
+        value: dict[str, JSONValue] = {
+            "stream_id": row.stream_id,
+            "submitter": row.submitter,
+            "lines_total": lines,
+            "slices": count,
+            "range": {
+                "from": None if start is None else format_time(start),
+                "to": None if end is None else format_time(end),
+                "first": None if last is None else last.number - count + 1,
+                "last": None if last is None else last.number,
+            },
+            "complete": bool(count) and covered and not failed,
+            "failed": failed,
+            "recounter": self._name,
+            "notes": [note.decode() for _, _, note in made],
+        }
+        return value, made
+
+    def _note(self, declaration: Declaration, headers: Sequence[SliceHeader]) -> tuple[int, int, bytes]:
+        note = recount_note(declaration, headers).sign(self._signer, name=self._name)
+        return headers[0].number, headers[-1].number, note.encode()
+
+
+def _again(header: SliceHeader, holdings: StreamHoldings) -> None:
+    """Raises: VerificationError if the archived records do not give the header; NotFound if they are away."""
+    declared = holdings.declared(header.declaration.sm3)
+    declaration = declared.declaration
+    if holdings.row(header.number).number != header.number:
+        raise Malformed("slice stands under another number than its header states")
+    keys = [declaration.cells(entry.rule, secret=declared.secret).keys for entry in declaration.rules]
+    recount_slice(
+        header,
+        holdings.records(header.number),
+        declaration,
+        declared.keywords,
+        secret=holdings.secret(header.number),
+        cell_keys=keys,
+    )
+
+
+def _read(body: JSONValue) -> tuple[datetime | None, datetime | None, str | None]:
+    given = body if isinstance(body, dict) else {"": body}
+    problems = [
+        Problem(f"/{name[:64]}", name[:64], "复核请求", f"only {', '.join(sorted(_MEMBERS))}", "another member", "C.4-b")
+        for name in sorted(set(given) - _MEMBERS)[:8]
+    ]
+    times: list[datetime | None] = []
+    for name in ("from", "to"):
+        times.append(None)
+        if given.get(name) is not None:
+            try:
+                times[-1] = range_end(given[name], name=name, is_last=name == "to")
+            except Malformed as error:
+                problems.append(Problem(f"/{name}", name, "复核请求", error.message, "something else", "C.4-b"))
+    if times[0] is not None and times[1] is not None and times[0] >= times[1]:
+        problems.append(Problem("/from", "from", "复核请求", "a time before to", "an empty or reversed range", "C.4-b"))
+    submitter = given.get("submitter")
+    if submitter is not None and not isinstance(submitter, str):
+        problems.append(Problem("/submitter", "submitter", "复核请求", "the account whose stream it is", "no text", "C.4-b"))
+    if problems:
+        raise Invalid(f"recount request has {len(problems)} problem{'s' if len(problems) > 1 else ''}", tuple(problems))
+    return times[0], times[1], submitter
