@@ -170,8 +170,9 @@ def test_no_altered_value_is_valid_though_it_is_canonical(name: str) -> None:
             continue
         value = parse(data)
         for number, (what, altered) in enumerate(changes(value)):
-            if altered == value or (number % 13 and not EVERY) or ("'seals', " in what and what.endswith(") removed")):
-                continue  # three seals of four are still a quorum
+            less = what.endswith(" removed") and ("'seals', " in what or "('stages', 0)" in what or "('stages', 1)" in what)
+            if altered == value or (number % 13 and not EVERY) or (less and not file.endswith("evidence.json")):
+                continue  # three seals of four are still a quorum; a stage may be disclosed or not
             try:
                 text = canonical(altered)
             except EvidenceError:
@@ -234,7 +235,8 @@ def test_no_altered_payload_is_valid_though_it_was_anchored_so() -> None:
         seen.add(report.step(14).verdict)
         tried += 1
     assert tried > 50
-    assert seen == {Verdict.INVALID}
+    assert seen <= {Verdict.INVALID, Verdict.INDETERMINATE}  # the latter: another version of the format
+    assert Verdict.INVALID in seen
 
 
 @pytest.mark.parametrize("member", ["chain", "difficulty", "format", "height", "nodes", "time", "tx_root", "version"])
