@@ -14,9 +14,11 @@ from random import Random
 from typing import Any
 
 import pytest
+import stream_cheats
+import stream_cheats_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_cheats import CHEATS, Prover, apply
+from stream_prover import CHEATS, Prover, apply
 from stream_world import Stream
 from verifier_world import refusals
 
@@ -31,6 +33,8 @@ from models.question import Question
 from models.report import Report, Verdict
 from models.slice import Epoch, Kind
 
+CHEATING = (stream_cheats, stream_cheats_row)
+"""The modules whose import fills the list of cheats."""
 CORPORA = int(os.environ.get("STREAM_CORPORA", "150"))
 WORDS = (b"a", b"b", b"ab", b"ba", b"aa", b"bab", b"id=")
 RULE = Rule("id", b"id=", b"12", 1, 3, bits=2)
@@ -164,7 +168,7 @@ def test_false_answer_is_never_valid_and_honest_answer_always_is(seed: int) -> N
 def test_every_cheat_finds_something_to_do_and_is_not_believed(name: str) -> None:
     """Over a few corpora each cheat applies; an answer it changed is VALID only where what it says is still so."""
     applied = refused = 0
-    for seed in range(120):
+    for seed in range(400):
         random = Random(f"{name} {seed}")
         stream = corpus(random)
         prover = Prover(stream, stream.files(question_to(stream, random)), random)
