@@ -25,6 +25,7 @@ _NUMBER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _COUNT_TEXT = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.[0-9]*[1-9])?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
+_SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\x00]")
 _LEAP_SECOND = 60
 
 EMPTY_CODE_TITLE = "空值"
@@ -181,11 +182,7 @@ def is_text(value: JSONValue) -> bool:
         return False
     if value.isascii():
         return "\x00" not in value
-    return (
-        "\x00" not in value
-        and unicodedata.is_normalized("NFC", value)
-        and not any("\ud800" <= char <= "\udfff" for char in value)
-    )
+    return _SURROGATE_OR_NUL.search(value) is None and unicodedata.is_normalized("NFC", value)
 
 
 def is_file_object(value: JSONValue) -> bool:

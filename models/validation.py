@@ -29,6 +29,8 @@ from models.field import (
 if TYPE_CHECKING:
     from models.template import StageTemplate, Template
 
+_OBJECT = (dict, Mapping)
+"""Told at once by its first member, which nearly every object is; the second asks an abstract class."""
 MAX_PROBLEMS: Final = 1000
 MIN_TELLING: Final = 6
 _MAX_GUESSED: Final = 16
@@ -206,7 +208,7 @@ def escaped(name: str) -> str:
 
 def problems(template: Template, stages: JSONValue, *, link_code: str | None) -> list[Problem]:
     """Every problem of `stages` under `template`, in template order, at most 1,000; empty if there is none."""
-    if not isinstance(stages, Mapping) or not stages:
+    if not isinstance(stages, _OBJECT) or not stages:
         return [
             _problem(
                 "/stages",
@@ -347,7 +349,7 @@ def _of_links(template: Template, stages: Mapping[str, JSONValue], link_code: st
     first = link_code
     for stage in template.stages:
         field, values = stage.by_name.get(template.link_field), stages.get(stage.name)
-        value = values.get(field.name) if field is not None and isinstance(values, Mapping) else None
+        value = values.get(field.name) if field is not None and isinstance(values, _OBJECT) else None
         if field is None or not isinstance(value, str):
             continue
         if first is not None and value != first:
@@ -368,7 +370,7 @@ def _of_rule(rule: Rule, template: Template, stages: Mapping[str, JSONValue]) ->
     for path in rule.paths:
         value: JSONValue = stages
         for step in path:
-            value = value.get(step) if isinstance(value, Mapping) else None
+            value = value.get(step) if isinstance(value, _OBJECT) else None
         if value is not None:
             given.append((path, value))
     for path, value in given[1:]:
