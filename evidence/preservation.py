@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
+from json.encoder import encode_basestring
 
 from evidence import store as rows
 from evidence.access import Caller, Role
@@ -31,6 +33,8 @@ CONFLICT_TEMPLATE = "conflict@1"
 CONFLICTS_PER_KEY = 8
 DIGEST_BYTES = 16
 _YIELD_EVERY = 8
+_note_text = lru_cache(maxsize=8)(encode_basestring)
+_format_time = lru_cache(maxsize=8)(format_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,17 @@ class Preserved:
         if self.secret is not None:
             value["secret"] = b64(self.secret)
         return value
+
+    def to_text(self) -> str:
+        """The same body as JSON text, put together from parts: all answers of one commit share the checkpoint's."""
+        proof = ",".join([f'"{b64(node)}"' for node in self.inclusion_proof])
+        secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
+        return (
+            f'{{"evidence_id":"{self.evidence_id}","state":"{self.state}","leaf_index":{self.leaf_index},'
+            f'"package_hash":"{self.package_hash.hex()}","evidence":{encode_basestring(self.evidence.decode())},'
+            f'"promise":{{"checkpoint":{_note_text(self.checkpoint)},"inclusion_proof":[{proof}],'
+            f'"on_chain_by":"{_format_time(self.on_chain_by)}"}}{secret}}}'
+        )
 
 
 class Preservation:

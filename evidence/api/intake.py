@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -103,13 +104,12 @@ class Intake:
             [result] = await self._service.preservation.preserve([body], caller, request_id=scope["request_id"])
             if isinstance(result, EvidenceError):
                 raise result
-            value = result.to_json()
             if wait_s is None and self._service.settings.anchor_mode is AnchorMode.REALTIME:
                 wait_s = REALTIME_WAIT_S
             if wait_s is not None:
-                value["state"] = await self._service.anchoring.wait_final(result.leaf_index, wait_s)
+                result = replace(result, state=await self._service.anchoring.wait_final(result.leaf_index, wait_s))
         location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
-        await answer_json(send, 201 if result.created else 200, value, location)
+        await _answer(send, 201 if result.created else 200, result.to_text(), location)
 
 
 class BatchIntake:
@@ -137,8 +137,8 @@ class BatchIntake:
                 _submissions(body), caller, request_id=request_id, whole=MAX_BATCH_BYTES if whole is None else whole
             )
         language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
-        listed = [_result(index, result, request_id, language) for index, result in enumerate(results)]
-        await answer_json(send, 200, {"results": listed})
+        listed = ",".join([_result(index, result, request_id, language) for index, result in enumerate(results)])
+        await _answer(send, 200, f'{{"results":[{listed}]}}')
 
     async def _preserve(
         self, submissions: list[JSONValue], caller: Caller, *, request_id: str, whole: int
@@ -170,16 +170,16 @@ def _submissions(body: JSONValue) -> list[JSONValue]:
     raise Invalid("batch has wrong form: expected 1 to 1000 submissions", (problem,))
 
 
-def _result(index: int, result: Preserved | EvidenceError, request_id: str, language: str) -> dict[str, JSONValue]:
+def _result(index: int, result: Preserved | EvidenceError, request_id: str, language: str) -> str:
     if isinstance(result, EvidenceError):
         problem = problem_value(result, request_id=request_id, language=language)
-        return {"index": index, "status": problem["status"], "problem": problem}
-    return {"index": index, "status": 201 if result.created else 200, **result.to_json()}
+        return encode({"index": index, "status": problem["status"], "problem": problem}).decode()
+    return f'{{"index":{index},"status":{201 if result.created else 200},{result.to_text()[1:]}'
 
 
-async def answer_json(send: Send, status: int, value: JSONValue, *headers: tuple[bytes, bytes]) -> None:
-    """Send `value` as a whole JSON answer that no cache keeps."""
-    body = encode(value)
+async def _answer(send: Send, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
+    """Send JSON text as a whole answer that no cache keeps."""
+    body = text.encode()
     await send(
         {
             "type": "http.response.start",
