@@ -16,11 +16,11 @@ TOP = Path(__file__).parent.parent
 LOCKS = sorted(path.name for path in TOP.glob(".lock/*.txt"))
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
 RUN = PROJECT["project"]["dependencies"]
-POSTGRESQL = PROJECT["project"]["optional-dependencies"]["postgresql"]
+EXTRAS = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
 WANTED = {
     "build.txt": PROJECT["build-system"]["requires"],
-    "dev.txt": [*RUN, *POSTGRESQL, *PROJECT["dependency-groups"]["dev"]],
-    "postgresql.txt": [*RUN, *POSTGRESQL],
+    "dev.txt": [*RUN, *EXTRAS, *PROJECT["dependency-groups"]["dev"]],
+    "postgresql.txt": [*RUN, *EXTRAS],
     "run.txt": RUN,
 }
 
@@ -91,7 +91,7 @@ def test_wheel_carries_the_data_files_and_nothing_else_of_the_checkout(tmp_path:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         points = archive.read(next(name for name in archive.namelist() if name.endswith("entry_points.txt"))).decode()
-    shipped = {name for name in files if name.partition("/")[0] in {"models", "chain_gateway", "evidence"}}
+    shipped = {name for name in files if name.partition("/")[0] in {"models", "chain_gateway", "streaming", "evidence"}}
     assert packed == shipped
     assert any(name.startswith("models/templates/") for name in packed)
     assert "evidence = evidence.cli.main:main" in points
