@@ -85,8 +85,11 @@ class _Examination:
         # Before the snapshot: what is kept outside never runs ahead of what the log then holds.
         with ground.reading_part("secrets"):
             self._kept_head = None if ground.secrets is None else ground.secrets.head()
-        with ground.store.reading() as connection:
+        snapshot = None
+        with ground.reading_part("head"), ground.store.reading() as connection:
             snapshot = take(connection, ground)
+        if snapshot is None:
+            return _damage_map(self._findings, ground.settings.origin, 0, 0)
         ground.use_origin(snapshot.origin)
         check_names(ground, snapshot.origin)
         nodes = self._runner.run(ledger.open_nodes(ground))
@@ -239,7 +242,7 @@ class _Examination:
             detail = "the log is behind the head that is kept beside the secrets"
             self._findings.add(Unit.HEAD, "head_lock size", How.ALTERED, detail, expected=kept[0], found=snapshot.size)
         elif kept[0] > 0:
-            with self._ground.store.reading() as connection:
+            with self._ground.reading_part("checkpoints"), self._ground.store.reading() as connection:
                 if rows.read_checkpoint(connection, size=kept[0]) is None:
                     detail = "the checkpoint of the head that is kept beside the secrets is absent"
                     self._findings.add(Unit.CHECKPOINT, f"size {kept[0]}", How.MISSING, detail)
@@ -247,7 +250,7 @@ class _Examination:
     # --- tables beside items ----------------------------------------------------------------------------------
 
     def _compare_kept(self, snapshot: Snapshot) -> None:
-        differing = self._given.differing(snapshot.tally)
+        differing = [place for place in self._given.differing(snapshot.tally) if place[0] not in snapshot.unread]
         for place in sorted({bucket for _, bucket in differing}):
             start, stop = place * BUCKET, min((place + 1) * BUCKET, snapshot.size)
             units = {unit for unit, bucket in differing if bucket == place}

@@ -48,13 +48,13 @@ def _examine(_: argparse.Namespace, console: Console) -> Exit:
     if damage.is_clean and not damage.is_whole:
         for each in damage.out_of_reach:
             console.warn(f"{console.say('不可达', 'out of reach')}: {each}")
-    console.document(damage.to_json(), _text(damage, console))
+    console.document(damage.to_json(), map_text(damage, console))
     if not damage.is_clean:
         return Exit.REFUSED
     return Exit.DONE if damage.is_whole else Exit.UNREACHABLE
 
 
-def _text(damage: DamageMap, console: Console) -> str:
+def map_text(damage: DamageMap, console: Console) -> str:
     """The map as a person reads it: the sentence first, then the damage, then what remains provable."""
     say = console.say
     count = len(damage.damages) + damage.more

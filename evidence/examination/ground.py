@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from chain_gateway.port import node_key_path
-from evidence.errors import HomeRefused
+from evidence.errors import HomeRefused, Unready
 from evidence.examination.damage import Findings, How, Unit
 from evidence.home import CLOCK_MARGIN, HOME_FILE, KEY_YEARS, HomeFacts
 from evidence.keys import FindKey, HomeKeys, WrappingKeys
@@ -62,8 +62,9 @@ class Ground:
         """A database that cannot give what is asked for within is named, and the examination goes on."""
         try:
             yield
-        except DBAPIError as error:
-            detail = f"the database cannot be read here: {type(error.orig).__name__}"
+        except (DBAPIError, Unready) as error:
+            what = type(error.orig).__name__ if isinstance(error, DBAPIError) else error.message
+            detail = f"the database cannot be read here: {what}"
             self.findings.add(Unit.DATABASE, where, How.UNREADABLE, detail, leaves=leaves)
             if leaves is not None:
                 self.findings.lose_proof(*leaves)

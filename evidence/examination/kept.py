@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, Table, or_, select, type_coerce
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import NullType
 
@@ -85,23 +86,35 @@ class Tally:
         return sorted(place for place in places if self.sums.get(place, 0) != other.sums.get(place, 0))
 
 
-def stored(connection: Connection, size: int, findings: Findings) -> Tally:
-    """The tally of what is stored for the leaves below `size`; rows of other leaves are named at once."""
-    tally = Tally()
+def stored(connection: Connection, size: int, findings: Findings) -> tuple[Tally, set[Unit]]:
+    """The tally of what is stored for the leaves below `size`, and the tables that cannot be read.
+
+    Rows of other leaves are named at once.
+    """
+    tally, unread = Tally(), set()
     for unit, kept in KEPT.items():
-        count, leaf_at = 0, kept.leaf
-        result = connection.execution_options(yield_per=_PAGE).execute(select(*raw(kept.table)))
-        for page in result.partitions():
-            for found in page:
-                row = plain(found)
-                if isinstance(row[leaf_at], int) and 0 <= row[leaf_at] < size:
-                    tally.add(unit, row[leaf_at], row)
-                else:
-                    detail = "row names a leaf that the log does not have"
-                    findings.add(unit, kept.where(row), How.ADDED, detail, found=row[leaf_at])
-            count += len(page)
-        findings.count(f"{unit.value} rows", count)
-    return tally
+        try:
+            _add_stored(connection, kept, size, tally, findings)
+        except DBAPIError as error:
+            unread.add(unit)
+            detail = f"the table cannot be read to its end: {type(error.orig).__name__}"
+            findings.add(Unit.DATABASE, kept.table.name, How.UNREADABLE, detail)
+    return tally, unread
+
+
+def _add_stored(connection: Connection, kept: Kept, size: int, tally: Tally, findings: Findings) -> None:
+    count, at = 0, kept.leaf
+    result = connection.execution_options(yield_per=_PAGE).execute(select(*raw(kept.table)))
+    for page in result.partitions():
+        for found in page:
+            row = plain(found)
+            if isinstance(row[at], int) and 0 <= row[at] < size:
+                tally.add(kept.unit, row[at], row)
+            else:
+                detail = "row names a leaf that the log does not have"
+                findings.add(kept.unit, kept.where(row), How.ADDED, detail, found=row[at])
+        count += len(page)
+    findings.count(f"{kept.unit.value} rows", count)
 
 
 def name_differences(

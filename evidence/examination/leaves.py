@@ -144,4 +144,16 @@ def _unlike_tiles(algorithm: Algorithm, made: Sequence[bytes], start: int, tiles
 def _suspect(leaf: Leaf, tiles: TileData) -> Suspect:
     entry = None if leaf.row is None or len(leaf.row.entry) != ENTRY_BYTES else leaf.row.entry
     hashes = {algorithm: _tile_hash(tiles, algorithm, leaf.index) for algorithm in TREES}
-    return Suspect(leaf.index, leaf.made, entry, {algorithm: found for algorithm, found in hashes.items() if found is not None})
+    held = {algorithm: found for algorithm, found in hashes.items() if found is not None}
+    return Suspect(leaf.index, leaf.made, entry, held, _is_likely(leaf))
+
+
+def _is_likely(leaf: Leaf) -> bool:
+    """Whether the bytes stored as E read as the columns beside them say."""
+    row = leaf.row
+    try:
+        evidence = Evidence.parse(row.data if row is not None and row.data is not None else b"")
+    except (EvidenceError, ValueError):
+        return False
+    created = round(evidence.created_at.timestamp() * 1000)
+    return row is not None and (bytes.fromhex(evidence.evidence_id[3:]), created) == (row.evidence_id, row.created_ms)

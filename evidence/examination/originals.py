@@ -44,6 +44,7 @@ class _Object:
     owners: list[Any] = field(default_factory=list)
     parts: list[Any] = field(default_factory=list)
     part_of: list[int] = field(default_factory=list)
+    named: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -67,26 +68,28 @@ class Originals:
 
     def examine(self, progress: Callable[[int], None]) -> None:
         """Every object, row and file of the archive was examined."""
-        done, after = 0, -1
-        while True:
-            with self.ground.store.reading() as connection:
-                objects = self._page(connection, after)
-                for each in objects:
-                    self._examine(connection, each)
+        done = 0
+        after: int | None = -1
+        while after is not None:
+            place, after = after, None
+            with self.ground.reading_part(f"originals after {place}"), self.ground.store.reading() as connection:
+                for each in self._page(connection, place):
+                    after = each.number
+                    with self.ground.reading_part(f"originals, {each.where}"):
+                        self._examine(connection, each)
                     done += 1
                     progress(done)
-            if not objects:
-                break
-            after = objects[-1].number
-        with self.ground.store.reading() as connection:
+        with self.ground.reading_part("originals"), self.ground.store.reading() as connection:
             self._name_loose(connection)
-        self._name_stray()
+        with self.ground.reading_part("originals"):
+            self._name_stray()
 
     def months(self) -> list[str]:
         """The months of the wrapping keys that uploads not yet owned lie under."""
         table = _TABLES["original_staged"]
-        with self.ground.store.reading() as connection:
+        with self.ground.reading_part("originals"), self.ground.store.reading() as connection:
             return [str(month) for month in connection.execute(select(table.c.month).distinct()).scalars()]
+        return []
 
     # --- rows -------------------------------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class Originals:
         if secret is None:
             return None
         name = f"ev_{item.hex()}"
-        self._check_named(connection, held, index, (item, secret))
+        held.named[where, index] = self._named(connection, index, (item, secret))
         try:
             return Wrap(content_key(secret, name)).open(wrapped, aad=_owner_aad(held.object_id, item))
         except EvidenceError:
@@ -172,38 +175,35 @@ class Originals:
         except EvidenceError:
             return None
 
-    def _check_named(self, connection: Connection, held: _Object, index: int, item: tuple[bytes, bytes]) -> None:
-        """The item's content names an original with a tag of this object."""
+    def _named(self, connection: Connection, index: int, item: tuple[bytes, bytes]) -> set[str]:
+        """The digests of the originals that the item's content names; where it cannot be read, it was named itself."""
         identity, secret = item
         try:
             sealed = read_content(connection, index)
-            if sealed is None or self.ground.find_key is None:
-                return
-            value: JSONValue = parse(open_content(secret, f"ev_{identity.hex()}", sealed), max_bytes=MAX_CONTENT_BYTES)
-            named = {self.ground.find_key.tag("original", each["digest"]) for each in value["originals"]}
+            value: JSONValue = parse(open_content(secret, f"ev_{identity.hex()}", sealed or b""), max_bytes=MAX_CONTENT_BYTES)
+            return {str(each["digest"]) for each in value["originals"]}
         except (EvidenceError, LookupError, TypeError):
-            return
-        if not named & held.tags:
-            detail = "the item names no original with the digests of this object"
-            self.findings.add(Unit.ORIGINAL, f"{held.where} digests", How.ALTERED, detail, leaf=index)
+            return set()
 
     # --- bytes ------------------------------------------------------------------------------------------------
 
     def _read(self, connection: Connection, held: _Object, key: bytes) -> Pair | None:
         """Both digests of the original, every byte decrypted; what does not open is named at its segment."""
-        try:
-            openings = self._openings(connection, held, key)
-        except EvidenceError as error:
-            self._name_file(held.where, error.message)
+        head, manifest = self._opening(held.object_id, held.size, key), None
+        if not self._check_segments(head):
             return None
-        is_whole = True
-        for opening in openings:
-            is_whole = self._check_segments(opening) and is_whole
-        if not is_whole:
-            return None
+        openings = [head]
         try:
-            head = self._opening(held.object_id, held.size, key)
-            manifest = read_manifest(head) if held.kind == MANIFEST else None
+            if held.kind == MANIFEST:
+                manifest = read_manifest(head)
+                openings = self._parts(connection, held, key)
+                if len(openings) != len(manifest.parts):
+                    detail = f"rows of parts are absent or do not open: expected {len(manifest.parts)}, got {len(openings)}"
+                    self.findings.add(Unit.ORIGINAL, f"{held.where} parts", How.MISSING, detail)
+                    return None
+                checked = [self._check_segments(opening) for opening in openings]
+                if not all(checked):
+                    return None
             with Original(openings, manifest) as original:
                 self.findings.count("original bytes", original.size)
                 return original.verify()
@@ -211,27 +211,17 @@ class Originals:
             self.findings.add(Unit.ORIGINAL, f"{held.where} digests", How.ALTERED, error.message)
             return None
 
-    def _openings(self, connection: Connection, held: _Object, key: bytes) -> list[Opening]:
-        head = self._opening(held.object_id, held.size, key)
-        if held.kind != MANIFEST:
-            return [head]
-        if not self._check_segments(head):
-            return []
-        table, rows = _TABLES["original"], sorted(held.parts, key=lambda row: int(row.place))
-        found = []
-        under = Wrap(key)
-        for row in rows:
+    def _parts(self, connection: Connection, held: _Object, key: bytes) -> list[Opening]:
+        """The parts of an original in order, each with its key; those without a row, or that do not open, left out."""
+        table, under, found = _TABLES["original"], Wrap(key), []
+        for row in sorted(held.parts, key=lambda each: int(each.place)):
             part = connection.execute(select(*raw(table)).where(table.c.number == row.number)).one_or_none()
             if part is None:
-                self.findings.add(Unit.ORIGINAL, f"{held.where} part {row.place}", How.MISSING, "the row of a part is absent")
                 continue
-            object_id = as_bytes(plain((part.object_id,))[0])
-            wrapped = as_bytes(plain((row.wrapped,))[0])
+            object_id, wrapped = (as_bytes(each) for each in plain((part.object_id, row.wrapped)))
             try:
                 own = under.open(wrapped, aad=_part_aad(object_id, row.place))
             except EvidenceError:
-                detail = "the key of a part does not open under the manifest's"
-                self.findings.add(Unit.ORIGINAL, f"{held.where} part {row.place}", How.ALTERED, detail)
                 continue
             found.append(self._opening(object_id, part.size, own))
         return found
@@ -273,12 +263,16 @@ class Originals:
             self.findings.add(Unit.FILE, where, How.ALTERED, message)
 
     def _check_tags(self, held: _Object, pair: Pair) -> None:
-        """The object is found under both digests of its bytes, and under nothing else."""
+        """The object is found under both digests of its bytes and nothing else, and each item that owns it names one of them."""
+        digests = str(Digest(Algorithm.SM3, pair.sm3)), str(Digest(Algorithm.SHA256, pair.sha256))
+        for (where, index), named in held.named.items():
+            if named and not named & set(digests):
+                detail = "the item that owns the object names no original of its digests"
+                self.findings.add(Unit.ORIGINAL, where, How.ALTERED, detail, expected=pair.sm3, leaf=index)
         key = self.ground.find_key
         if key is None:
             return
-        digests = Digest(Algorithm.SM3, pair.sm3), Digest(Algorithm.SHA256, pair.sha256)
-        expected = {key.tag("original", str(digest)) for digest in digests}
+        expected = {key.tag("original", digest) for digest in digests}
         if held.tags != expected:
             how = How.MISSING if held.tags < expected else How.ADDED if held.tags > expected else How.ALTERED
             found = sorted(held.tags - expected) or [b""]

@@ -32,6 +32,7 @@ class Snapshot:
     origin: str
     head: HeadRow | None
     tally: Tally
+    unread: set[Unit]
     firsts: dict[str, int] = field(default_factory=dict)
     last_anchor: dict[str, int] = field(default_factory=dict)
     final_end: dict[str, int] = field(default_factory=dict)
@@ -50,7 +51,8 @@ def take(connection: Connection, ground: Ground) -> Snapshot:
     if head is None:
         findings.add(Unit.HEAD, "head", How.MISSING, "the row that says where the log stands is absent")
     size = _size(head, newest, rows, findings)
-    snapshot = Snapshot(size, _origin(ground, head, newest), head, stored(connection, size, findings))
+    tally, unread = stored(connection, size, findings)
+    snapshot = Snapshot(size, _origin(ground, head, newest), head, tally, unread)
     _name_outside(connection, size, findings)
     _name_spare_tiles(connection, size, findings)
     c = tables.anchor.c

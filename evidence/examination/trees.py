@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import combinations, islice
 
 from evidence.examination.damage import Findings, How, Unit
 from evidence.store import TREE_NUMBER
@@ -18,7 +18,7 @@ from models.merkle import leaf_hash
 from models.tiles import TILE_BYTES, TILE_WIDTH, TiledTree
 
 MAX_SINCE = 1 << 16
-MAX_TRIES = 64
+MAX_TRIES = 256
 UNKNOWN = bytes(DIGEST_BYTES)
 TREES = (Algorithm.SM3, Algorithm.SHA256)
 
@@ -27,20 +27,22 @@ ReadTile = Callable[[Algorithm, int, int], bytes | None]
 
 @dataclass(slots=True)
 class Suspect:
-    """A leaf whose copies differ or are absent: the entries that E and the entry column give, the hashes of both tiles."""
+    """A leaf whose copies differ or are absent: the entries that E and the entry column give, the hashes of both tiles.
+
+    `is_likely`: E reads as the columns beside it say.
+    """
 
     index: int
     from_evidence: bytes | None
     from_entry: bytes | None
     from_tiles: dict[Algorithm, bytes]
+    is_likely: bool = False
 
     def hashes(self, algorithm: Algorithm) -> dict[str, bytes]:
         """The leaf hash of each copy, the likeliest first."""
-        made = {
-            name: leaf_hash(entry, algorithm=algorithm)
-            for name, entry in (("evidence", self.from_evidence), ("entry", self.from_entry))
-            if entry is not None
-        }
+        copies = [("evidence", self.from_evidence), ("entry", self.from_entry)]
+        ordered = copies if self.is_likely else copies[::-1]
+        made = {name: leaf_hash(entry, algorithm=algorithm) for name, entry in ordered if entry is not None}
         if algorithm in self.from_tiles:
             made["tile"] = self.from_tiles[algorithm]
         votes = list(made.values())
@@ -141,21 +143,20 @@ class Trees:
         return first
 
     def _choices(self, walk: _Walk) -> Iterator[list[bytes]]:
-        """The leaves as they are likeliest, then all by one kind of copy, then each suspect by another copy."""
+        """The leaves as they are likeliest, then with other copies of one suspect, of two, and so on."""
         yield walk.since
         start = walk.base.size
-        suspects = [(each.index - start, each.hashes(walk.algorithm)) for each in self._suspects if each.index >= start]
-        for kind in ("tile", "entry", "evidence") if suspects else ():
-            hashes = walk.since.copy()
-            for place, copies in suspects:
-                hashes[place] = copies.get(kind, hashes[place])
-            yield hashes
-        for place, copies in suspects:
-            for other in copies.values():
-                if other != walk.since[place]:
-                    hashes = walk.since.copy()
+        others = []
+        for suspect in self._suspects:
+            place = suspect.index - start
+            if place >= 0:
+                others += [(place, each) for each in set(suspect.hashes(walk.algorithm).values()) if each != walk.since[place]]
+        for count in range(1, len(others) + 1):
+            for chosen in combinations(others, count):
+                hashes = walk.since.copy()
+                for place, other in chosen:
                     hashes[place] = other
-                    yield hashes
+                yield hashes
 
     def _judge(self, walk: _Walk, hashes: list[bytes]) -> None:
         """The copies of each suspect that did not lead to the signed root are named."""

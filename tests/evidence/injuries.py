@@ -522,7 +522,7 @@ def row_of_the_chain_deleted(world: World) -> list[Found]:
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-@injury("ledger")
+@injury("beside")
 def byte_of_one_nodes_copy(world: World) -> list[Found]:
     lines = world.blocks(2).read_bytes().split(b"\n")
     line = bytearray(lines[6])
@@ -532,7 +532,7 @@ def byte_of_one_nodes_copy(world: World) -> list[Found]:
     return [(Unit.NODE, How.ALTERED, f"{world.chain} node 2 height 3")]
 
 
-@injury("ledger 2")
+@injury("swapped")
 def copy_of_a_node_cut_off(world: World) -> list[Found]:
     size = world.blocks(1).stat().st_size
     os.truncate(world.blocks(1), size * 2 // 3)
@@ -540,7 +540,7 @@ def copy_of_a_node_cut_off(world: World) -> list[Found]:
     return [(Unit.NODE, How.ALTERED, f"{world.chain} node 1 height {height}")]
 
 
-@injury("ledger 2")
+@injury("swapped")
 def key_of_a_node(world: World) -> list[Found]:
     path = world.home / "chain" / "node-3" / "key.pem"
     path.write_bytes(SM2Signer.generate().to_pem())
@@ -550,7 +550,7 @@ def key_of_a_node(world: World) -> list[Found]:
 # --- originals ------------------------------------------------------------------------------------------------------
 
 
-@injury("originals")
+@injury("tree")
 def bit_of_a_segment(world: World) -> list[Found]:
     _, name = world.object_of("two segments")
     path = world.file_of(name)
@@ -560,14 +560,14 @@ def bit_of_a_segment(world: World) -> list[Found]:
     return [(Unit.SEGMENT, How.ALTERED, f"object {name[:8]}… segment 0")]
 
 
-@injury("originals")
+@injury("tree")
 def original_cut_off(world: World) -> list[Found]:
     _, name = world.object_of("small")
     os.truncate(world.file_of(name), world.file_of(name).stat().st_size - 3)
     return [(Unit.FILE, How.ALTERED, f"object {name[:8]}…")]
 
 
-@injury("originals")
+@injury("tree")
 def file_of_a_part_deleted(world: World) -> list[Found]:
     number, _ = world.object_of("parts")
     part = world.one(
@@ -577,7 +577,7 @@ def file_of_a_part_deleted(world: World) -> list[Found]:
     return [(Unit.FILE, How.MISSING, f"object {part[:8]}…")]
 
 
-@injury("originals")
+@injury("tree")
 def file_copied(world: World) -> list[Found]:
     _, name = world.object_of("two segments")
     other = "ee" * 16
@@ -586,7 +586,7 @@ def file_copied(world: World) -> list[Found]:
     return [(Unit.FILE, How.ADDED, "originals eeeeeeee…")]
 
 
-@injury("originals")
+@injury("tree")
 def stray_file(world: World) -> list[Found]:
     folder = world.home / "originals" / "ab"
     folder.mkdir(exist_ok=True)
@@ -594,7 +594,7 @@ def stray_file(world: World) -> list[Found]:
     return [(Unit.FILE, How.ADDED, "originals ab")]
 
 
-@injury("originals 2")
+@injury("head")
 def two_files_swapped(world: World) -> list[Found]:
     names = [world.object_of(what)[1] for what in ("small", "two segments")]
     first, second = (world.file_of(name) for name in names)
@@ -604,7 +604,7 @@ def two_files_swapped(world: World) -> list[Found]:
     return [(Unit.FILE, How.ALTERED, f"object {name[:8]}…") for name in names]
 
 
-@injury("originals 2")
+@injury("head")
 def row_of_a_part_deleted(world: World) -> list[Found]:
     number, name = world.object_of("parts")
     part = world.one("SELECT number FROM original_part WHERE manifest = ? AND place = 2", number)
@@ -613,7 +613,7 @@ def row_of_a_part_deleted(world: World) -> list[Found]:
     return [(Unit.ORIGINAL, How.MISSING, f"object {name[:8]}… parts"), (Unit.ORIGINAL, How.ALTERED, f"object {lost[:8]}…")]
 
 
-@injury("originals 3")
+@injury("anchors 2")
 def digest_row_deleted(world: World) -> list[Found]:
     number, name = world.object_of("small")
     tag = world.one("SELECT min(tag) FROM original_find WHERE number = ?", number)
@@ -621,21 +621,21 @@ def digest_row_deleted(world: World) -> list[Found]:
     return [(Unit.ORIGINAL, How.MISSING, f"object {name[:8]}… digests")]
 
 
-@injury("originals 3")
+@injury("anchors 2")
 def owner_deleted(world: World) -> list[Found]:
     number, name = world.object_of("two segments")
     world.run("DELETE FROM original_owner WHERE number = ?", number)
     return [(Unit.ORIGINAL, How.MISSING, f"object {name[:8]}… owner")]
 
 
-@injury("originals 3")
+@injury("anchors 2")
 def key_of_an_upload(world: World) -> list[Found]:
     name = world.one("SELECT o.object_id FROM original o JOIN original_staged s USING (number)").hex()
     world.flip("original_staged", "wrapped", "1 = ?", 1)
     return [(Unit.ORIGINAL, How.ALTERED, f"object {name[:8]}… staged")]
 
 
-@injury("originals 3")
+@injury("anchors 2")
 def object_row_deleted(world: World) -> list[Found]:
     number, name = world.object_of("parts")
     parts = [part for part in range(1, 10) if world.one("SELECT count(*) FROM original_part WHERE number = ?", part)]
@@ -696,37 +696,37 @@ def ledger_absent(world: World) -> list[Found]:
     return [(Unit.NODE, How.UNREADABLE, "embedded ledger"), (Unit.KEY, How.MISSING, "node-0/key.pem")]
 
 
-@injury("home")
+@injury("anchors")
 def subject_of_the_home(world: World) -> list[Found]:
     world.rewrite(subject={"id": "local", "name": "另一主体"})
     return [(Unit.HOME, How.ALTERED, "home.json subject")]
 
 
-@injury("home")
+@injury("anchors")
 def birth_of_the_home(world: World) -> list[Found]:
     world.rewrite(created_at="2025-01-01T00:00:00.000Z")
     return [(Unit.HOME, How.ALTERED, f"home.json key {name}") for name in ("log", "node", "twin")]
 
 
-@injury("home")
+@injury("anchors")
 def environment_of_the_home(world: World) -> list[Found]:
     world.rewrite(environment="production")
     return [(Unit.HOME, How.ALTERED, "home.json environment")]
 
 
-@injury("home 2")
+@injury("anchors 3")
 def origin_of_the_home(world: World) -> list[Found]:
     world.rewrite(origin="sandbox.localhost/log/9")
     return [(Unit.HOME, How.ALTERED, "home.json origin")]
 
 
-@injury("home 3")
+@injury("search key")
 def home_file_deleted(world: World) -> list[Found]:
     (world.home / "home.json").unlink()
     return [(Unit.HOME, How.MISSING, "home.json")]
 
 
-@injury("setting")
+@injury("log key")
 def another_origin_set(world: World) -> list[Found]:
     (world.home / "evidence.toml").write_text('origin = "sandbox.localhost/log/7"\n')
     return [(Unit.SETTING, How.ALTERED, "EVIDENCE_ORIGIN")]
