@@ -77,7 +77,7 @@ def sealed_submission(service: Service, key: str) -> dict[str, Any]:
     return body
 
 
-async def _settle(service: Service, clock: ManualClock) -> None:
+async def settled(service: Service, clock: ManualClock) -> None:
     """What was preserved is final, in an anchor of its own."""
     clock.advance(INTERVAL_S)
     last = service.log.state.size - 1
@@ -156,7 +156,7 @@ async def make_world(home: Path) -> World:
             await upload(service, data)
             world.leaves[what] = [(await preserved(service, original_submission(f"original-{what}", data))).leaf_index]
         await upload(service, b"claimed by nobody")
-        await _settle(service, clock)
+        await settled(service, clock)
         fund = builtin(FUND)
         parts: list[int] = []
         for part, stage in enumerate(fund.stages[:4]):
@@ -165,10 +165,10 @@ async def make_world(home: Path) -> World:
             parts += [answer.leaf_index for answer in await _all(service, bodies)]
             clock.advance(1)
         world.leaves["links"] = parts
-        await _settle(service, clock)
+        await settled(service, clock)
         bodies = [example(builtin(PAPERS), seed=bytes([s]), client_key=f"papers-{s}") for s in range(40)]
         world.leaves["papers"] = [answer.leaf_index for answer in await _all(service, bodies)]
-        await _settle(service, clock)
+        await settled(service, clock)
         world.leaves["sealed"] = [(await preserved(service, sealed_submission(service, "sealed-1"))).leaf_index]
         await preserved(service, file_submission("taken"))
         (refused,) = await preserve(service, file_submission("taken", source="另一来源"))
@@ -180,7 +180,7 @@ async def make_world(home: Path) -> World:
             files += [answer.leaf_index for answer in await _all(service, bodies)]
             clock.advance(1)
             if batch in (2, 5, 7):
-                await _settle(service, clock)
+                await settled(service, clock)
         world.leaves["files"] = files
         world.size = service.log.state.size
         (world.chain,) = service.chains
