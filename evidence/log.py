@@ -30,6 +30,7 @@ from evidence.store import CheckpointRow, HeadRow, Store, storage_error
 from models.anchor import BlockRef
 from models.checkpoint import Checkpoint, cosign, make_note
 from models.digest import Algorithm
+from models.errors import EvidenceError
 from models.merkle import verify_consistency
 from models.names import twin_origin
 from models.signature import Signer
@@ -230,10 +231,11 @@ class Log:
         if not future.set_running_or_notify_cancel():
             return
         try:
+            self._check_stopped()
             with self._store.writing() as connection:
                 result = change(connection)
         except DBAPIError as error:
-            future.set_exception(storage_error(error))
+            future.set_exception(self._note_storage(error))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, who awaits it
             future.set_exception(error)
         else:
@@ -246,7 +248,8 @@ class Log:
             self._settle()
             self._commit(calls)
         except (Unready, HomeRefused) as error:
-            failure = error
+            cause = error.__cause__
+            failure = self._note_storage(cause) if isinstance(error, StorageFull) and isinstance(cause, DBAPIError) else error
         except DBAPIError as error:
             failure = self._note_storage(error)
         except BaseException as error:  # noqa: BLE001 - handed to the callers, who await it
@@ -258,14 +261,14 @@ class Log:
         self._step(Step.ANSWER_AFTER)
 
     def _note_storage(self, error: DBAPIError) -> Unready:
-        """Remember what a storage error means for the next commit."""
+        """Remember what a storage error, of the database or of the store of secrets, means for the next commit."""
         met = storage_error(error)
         self._unsettled = True
         if "i/o error" in str(error.orig).lower():
             # After a failed flush the kernel may drop what it could not write and report the next flush as good:
             # nothing of this process may be believed any more, only a new one that reads from the disk.
             self._stopped = StorageFull(
-                "the disk failed under the database: signing has stopped until the service is restarted", retry_after_s=60
+                "the disk failed under a database: signing has stopped until the service is restarted", retry_after_s=60
             )
             return self._stopped
         return met
@@ -323,7 +326,10 @@ class Log:
         outcomes = batch.outcomes
         if new is not None:
             self._publish(new)
-            _prove(outcomes, new)
+            try:
+                _prove(outcomes, new)
+            except (DBAPIError, EvidenceError) as error:
+                raise OutcomeOpen("the items are stored, but their paths cannot be read now", hint="send them again") from error
         place = 0
         for call in calls:
             call.outcomes = outcomes[place : place + len(call.items)]

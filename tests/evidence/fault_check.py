@@ -42,7 +42,7 @@ async def recovered(
     service = await open_service(settings, clock=utc_now)
     try:
         await service.start()
-        assert service.log.state.size >= len(held or ())
+        assert len(service.home.secrets.items(limit=1 << 20)) == service.log.state.size, "secrets of nobody were swept"
         await check_running(service, bodies, acknowledged(settings.home) if held is None else held)
     finally:
         await service.stop()
@@ -150,7 +150,7 @@ def check_links(service: Service) -> None:
 def check_contents(service: Service) -> None:
     """Every item has its secret, which opens it to the very digests it was committed with; its originals are whole.
 
-    The archive holds no file of nobody, and the store of secrets no secret of nobody.
+    The archive holds no file of nobody.
     """
     secrets: list[bytes] = []
     while page := service.home.secrets.items(secrets[-1] if secrets else None):
@@ -165,7 +165,7 @@ def check_contents(service: Service) -> None:
             with service.store.reading() as connection:
                 if service.originals.is_held(connection, opened.row.evidence_id, original["digest"]):
                     service.originals.verify_original(connection, opened.row.evidence_id, opened.secret, original["digest"])
-    assert set(secrets) == ids
+    assert ids <= set(secrets)
     with service.store.reading() as connection:
         assert list(service.originals.stray(connection)) == []
 
