@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from evidence import store as rows
 from evidence.errors import Stale
+from evidence.keystore import HeadLock
 from evidence.store import HeadRow, PartRow
 from models.anchor import BlockRef
 from models.canonical import quoted
@@ -86,7 +87,7 @@ class Batch:
     head: HeadRow
     now: datetime
     after: Sequence[BlockRef]
-    keep: Callable[[Sequence[tuple[bytes, bytes]], tuple[int, bytes]], object]
+    keep: Callable[[Sequence[tuple[bytes, bytes]], HeadLock], object]
     outcomes: list[Outcome] = field(default_factory=list)
     fresh: list[tuple[Pending, Sealed, bytes]] = field(default_factory=list)
 
@@ -144,11 +145,14 @@ class Batch:
             heads[link] = PartRow(part.number, index, evidence.pair, stated.closes)
         return Sealed(evidence, index)
 
-    def keep_secrets(self) -> None:
-        """Every new item's secret is durable in the store of secrets, before its row is written (formats §8.2)."""
+    def keep_secrets(self, size: int, root: bytes) -> None:
+        """Every new item's secret, and the head this commit is about to reach, are durable in the store of secrets.
+
+        Before the commit: an item without its secret could never be opened (formats §8.2), and a
+        database set back behind this head must be known for what it is (formats §3.4).
+        """
         secrets = [(item.statement.digest, item.secret) for item, _, _ in self.fresh if item.secret is not None]
-        if secrets:
-            self.keep(secrets, (self.head.size, self.head.sm3_root))
+        self.keep(secrets, HeadLock(self.head.size, self.head.sm3_root, size, root))
 
     def insert(self) -> None:
         """All rows of the new items are in the transaction."""

@@ -383,11 +383,18 @@ class Service:
         Raises: HomeRefused if the database was set back behind it: nothing is signed then.
         Source: formats §3.4; reliability R11.
         """
-        kept, state = self.home.secrets.head(), self.log.state
-        if kept is None or (kept[0] <= state.size and state.sm3.root(kept[0]) == kept[1]):
+        lock, mark, state = self.home.secrets.head(), self._lock.mark.read(), self.log.state
+        known = [] if mark is None else [mark]
+        if lock is not None:
+            known.append((lock.old_size, lock.old_root))
+            if mark is not None and mark[0] >= lock.new_size:
+                # The commit is known to have happened; else we may have died before it, and nobody was answered.
+                known.append((lock.new_size, lock.new_root))
+        missing = [size for size, root in known if size > state.size or state.sm3.root(size) != root]
+        if not missing:
             return
         raise HomeRefused(
-            f"the database is behind the head kept outside it: expected {kept[0]} entries of that history, got {state.size}",
+            f"the database is behind the head kept outside it: expected {max(missing)} entries of that history, got {state.size}",
             hint="the database was restored or is a copy: bring back the newest one; nothing is signed until then",
         )
 
@@ -442,7 +449,7 @@ async def open_service(
             anchoring_of[0].guard()
 
         def batch(connection: Connection, head: HeadRow, now: datetime, blocks: Sequence[BlockRef]) -> Batch:
-            return Batch(connection, head, now, blocks, lambda secrets, at: home.secrets.put_many(secrets, head=at))
+            return Batch(connection, head, now, blocks, lambda secrets, lock: home.secrets.put_many(secrets, head=lock))
 
         log = Log(
             home.store,
@@ -451,6 +458,7 @@ async def open_service(
             clock=clock,
             after=after,
             guard=guard,
+            confirm=lambda head: lock.mark.write(head.size, head.sm3_root),
             step=step,
         )
         anchoring = Anchoring(

@@ -22,7 +22,7 @@ from evidence.settings import Environment, Settings
 from evidence.store import HeadRow, Store, create_head, read_head
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
 from models.checkpoint import COSIGNATURE_TYPE, VerifierKey, vkey
-from models.digest import Algorithm
+from models.digest import Algorithm, sm3
 from models.errors import EvidenceError
 from models.merkle import empty_root
 from models.names import twin_origin
@@ -31,6 +31,7 @@ from models.trust import ChainTrust, Epoch, LogKey, LogTrust, Validator, Window
 
 HOME_FILE = "home.json"
 LOCK_FILE = "lock"
+MARK_FILE = "head"
 KEY_YEARS = timedelta(days=730)
 CLOCK_MARGIN = timedelta(hours=2)
 _KEYS = ("log", "twin", "node")
@@ -100,6 +101,34 @@ def read_facts(settings: Settings) -> HomeFacts:
     return facts
 
 
+class HeadMark:
+    """The newest head known to be committed, in a file beside the database.
+
+    Written after each commit without a flush: it need not outlive the machine, only this process,
+    so that a database set back behind an answered commit is told from one we died just before.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._file = os.open(home / MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def write(self, size: int, root: bytes) -> None:
+        """The head of `size` with SM3 `root` is committed."""
+        body = size.to_bytes(8) + root
+        os.pwrite(self._file, body + sm3(body)[:8], 0)
+
+    def read(self) -> tuple[int, bytes] | None:
+        """The head last written, or None: never written, or torn."""
+        data = os.pread(self._file, 48, 0)
+        if len(data) != 48 or sm3(data[:40])[:8] != data[40:]:
+            return None
+        return int.from_bytes(data[:8]), data[8:40]
+
+    def close(self) -> None:
+        """The mark is on the disk and its file closed."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+
 class HomeLock:
     """The one process that may write this home (SQLite: the file lock; PostgreSQL: besides the advisory lock)."""
 
@@ -112,9 +141,11 @@ class HomeLock:
             raise HomeRefused(
                 "another process runs on this home: expected to be the only one", hint="stop it, or set another EVIDENCE_HOME"
             ) from error
+        self.mark = HeadMark(home)
 
     def release(self) -> None:
         """Give the home back."""
+        self.mark.close()
         os.close(self._file)
 
 

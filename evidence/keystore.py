@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -60,9 +60,21 @@ _head = Table(
     "head_lock",
     _METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("size", BigInteger, nullable=False),
-    Column("root", LargeBinary(32), nullable=False),
+    Column("old_size", BigInteger, nullable=False),
+    Column("old_root", LargeBinary(32), nullable=False),
+    Column("new_size", BigInteger, nullable=False),
+    Column("new_root", LargeBinary(32), nullable=False),
 )
+
+
+class HeadLock(NamedTuple):
+    """The commit that was about to happen: SM3 head before and after it (formats §3.4)."""
+
+    old_size: int
+    old_root: bytes
+    new_size: int
+    new_root: bytes
+
 
 _READ = select(_secret.c.item, _secret.c.month, _secret.c.wrapped).where(_secret.c.item.in_(bindparam("items", expanding=True)))
 
@@ -101,17 +113,17 @@ class KeyStore:
         self._writer.dispose()
         self._reader.dispose()
 
-    def put_many(self, secrets: Sequence[tuple[bytes, bytes]], *, head: tuple[int, bytes] | None = None) -> dict[bytes, bytes]:
+    def put_many(self, secrets: Sequence[tuple[bytes, bytes]], *, head: HeadLock | None = None) -> dict[bytes, bytes]:
         """The secrets of these items are stored, durable on return, in one transaction with one flush.
 
         Idempotent. An item that has a secret keeps it: what was stored and differs from what was
-        given is returned, and the caller must use that one. `head`, the size and SM3 root that the log
-        has reached, is kept in the same transaction: the head lock outside the main database.
+        given is returned, and the caller must use that one. `head`, the commit that is about to
+        happen, is kept in the same transaction: the head lock outside the main database.
         Shapes: (SM3(S) of 32 bytes, secret of 32 bytes) each.
         Raises: Erased if an item was destroyed (nothing of the call is stored then); StorageFull,
             Unready if the store cannot write.
         """
-        if not secrets:
+        if not secrets and head is None:
             return {}
         month, wrap = self._wrapping.current()
         rows = []
@@ -122,28 +134,33 @@ class KeyStore:
         self._step(Step.SECRETS_BEFORE)
         try:
             with self._writing() as connection:
-                insert_many(connection, _secret, rows)
-                if head is not None:
-                    self._keep_head(connection, *head)
+                if rows:
+                    insert_many(connection, _secret, rows)
+                self._keep_head(connection, head)
         except IntegrityError:
             # Rare: a repeat after a crash, or the same item twice in one call.
-            standing = self._put_missing(rows, secrets)
+            standing = self._put_missing(rows, secrets, head)
         else:
             standing = {}
         self._step(Step.SECRETS_AFTER)
         return standing
 
-    def _keep_head(self, connection: Connection, size: int, root: bytes) -> None:
-        if not run(connection, "UPDATE head_lock SET size = ?, root = ?", (size, root)).rowcount:
-            connection.execute(insert(_head).values(id=1, size=size, root=root))
+    def _keep_head(self, connection: Connection, head: HeadLock | None) -> None:
+        if head is None:
+            return
+        change = "UPDATE head_lock SET old_size = ?, old_root = ?, new_size = ?, new_root = ?"
+        if not run(connection, change, tuple(head)).rowcount:
+            connection.execute(insert(_head).values(id=1, **head._asdict()))
 
-    def head(self) -> tuple[int, bytes] | None:
-        """The size and SM3 root that the log had reached when secrets were last put (formats §3.4)."""
+    def head(self) -> HeadLock | None:
+        """The commit that was about to happen when something was last put here."""
         with self._answering(), self._reader.connect() as connection, connection.begin():
-            row = connection.execute(select(_head.c.size, _head.c.root)).one_or_none()
-        return None if row is None else (row.size, bytes(row.root))
+            row = connection.execute(select(_head)).one_or_none()
+        return None if row is None else HeadLock(row.old_size, bytes(row.old_root), row.new_size, bytes(row.new_root))
 
-    def _put_missing(self, rows: Sequence[tuple[Any, ...]], secrets: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    def _put_missing(
+        self, rows: Sequence[tuple[Any, ...]], secrets: Sequence[tuple[bytes, bytes]], head: HeadLock | None
+    ) -> dict[bytes, bytes]:
         with self._writing() as connection:
             found = self._read(connection, [item for item, _ in secrets])
             missing: dict[bytes, tuple[Any, ...]] = {}
@@ -153,6 +170,7 @@ class KeyStore:
                     missing[item] = row
             if missing:
                 insert_many(connection, _secret, list(missing.values()))
+            self._keep_head(connection, head)
         return {item: found[item] for item, secret in secrets if found[item] != secret}
 
     def get(self, item: bytes) -> bytes:

@@ -90,11 +90,12 @@ class Log:
         clock: Callable[[], datetime],
         after: Callable[[], Sequence[BlockRef]],
         guard: Callable[[], None],
+        confirm: Callable[[HeadRow], None],
         step: StepFunction,
     ) -> None:
         """`batch` opens one in a transaction, `after` gives the newest final blocks, `guard` raises when sealing must pause."""
         self._store, self._keys, self._batch, self._clock = store, keys, batch, clock
-        self._after, self._guard, self._step = after, guard, step
+        self._after, self._guard, self._confirm, self._step = after, guard, confirm, step
         self._calls: deque[_Call] = deque()
         self._writes: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
         self._waiting = 0
@@ -339,7 +340,6 @@ class Log:
         """Write the batch, read it back, and give the state that the stored bytes make; None if nothing is new."""
         if not batch.fresh:
             return None
-        batch.keep_secrets()
         self._step(Step.INSERT_BEFORE)
         batch.insert()
         self._step(Step.INSERT_AFTER)
@@ -349,6 +349,7 @@ class Log:
             if old.size:
                 path = tree.consistency_path(old.size)
                 verify_consistency(old.size, tree.size, path, before.root(), tree.root(), algorithm=tree.algorithm)
+        batch.keep_secrets(trees[0].size, trees[0].root())
         newest_ms = _milliseconds(now)
         signed_at_s = max(-(-newest_ms // 1000), old.head.signed_at_s)
         self._step(Step.SIGN_BEFORE)
@@ -384,6 +385,7 @@ class Log:
             if self._stopped is not None:
                 raise met from error
             self._learn_outcome(old, new, error)
+        self._confirm(new.head)
         self._step(Step.COMMIT_AFTER)
 
     def _learn_outcome(self, old: LogState, new: LogState, error: DBAPIError) -> None:

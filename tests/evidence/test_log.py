@@ -15,7 +15,7 @@ from evidence import store as rows
 from evidence.bootstrap import open_service
 from evidence.errors import Conflict, HomeRefused, Stale, Unready
 from evidence.preservation import Preserved
-from evidence.settings import Settings
+from evidence.settings import AnchorMode, Settings
 from evidence.verifier import verify
 from models.checkpoint import Note, verify_cosignature
 from models.digest import Algorithm, pair
@@ -261,3 +261,32 @@ async def test_chain_that_joins_later_begins_at_the_size_of_then(tmp_path: Path)
             verify(await service.issuance.bundle("ev_" + early.evidence_id.hex(), business(service)), service.trust()).verdict
             is Verdict.VALID
         )
+
+
+@pytest.mark.parametrize("sealed_after", [1, 2, 5])
+async def test_database_set_back_by_any_commits_signs_nothing_and_loses_no_secret(tmp_path: Path, sealed_after: int) -> None:
+    settings = settings_of(tmp_path / "home", anchor_interval_s=3600.0, anchor_mode=AnchorMode.BATCH)
+    clock = ManualClock()
+    async with serving(settings, clock) as service:
+        await preserved(service, file_submission())
+    files = [settings.home / name for name in ("evidence.db", "evidence.db-wal", "evidence.db-shm")]
+    early = {path: path.read_bytes() for path in files if path.exists()}
+    async with serving(settings, clock, make=False) as service:
+        answers = [await preserved(service, file_submission()) for _ in range(sealed_after)]
+    newest = {path: path.read_bytes() for path in files if path.exists()}
+    _put_back(files, early)
+    with pytest.raises(HomeRefused, match="behind the head"):
+        async with serving(settings, clock, make=False):
+            pass
+    _put_back(files, newest)
+    async with serving(settings, clock, make=False) as service:
+        for answer in answers:
+            assert service.contents.open(answer.leaf_index).secret == answer.secret
+        assert (await preserved(service, file_submission())).leaf_index == 1 + sealed_after
+
+
+def _put_back(files: list[Path], contents: dict[Path, bytes]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+        if path in contents:
+            path.write_bytes(contents[path])
