@@ -1,0 +1,205 @@
+"""The verifier's English details in Chinese, for a reader; the report itself keeps its one fixed English text.
+
+Every detail is either a whole text of the tables or fits one of their patterns; numbers, names and
+digests pass as they are. What the tables do not know stays English: it is never dropped and never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Final
+
+from models.canonical import beijing_seconds, format_time, parse_time
+from models.errors import Malformed
+
+TABLES: Final = ("wording_checks.toml", "wording_streams.toml", "wording_models.toml", "wording_names.toml")
+_SLOT = re.compile(r"\{([a-z])(\d?)\}")
+_FORMS: Final = {"n": r"-?\d+", "t": r"\d{4}-\d\d-\d\dT[\d:.]+Z"}
+_TAKES_ANY: Final = r".+?"
+_AS_IT_IS = re.compile(r"[A-Za-z]+(?:_[a-z]+)+|[A-Z]\w*[A-Z]\w*|(?:cz|tlog)-[a-z-]+")
+"""Words that name themselves in either language: members such as `created_at`, StageHash, formats."""
+
+_MAX_JOINED = 3
+"""Pieces between semicolons that one reason of a step is made of at most."""
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    """One line of a table. `{n}` takes a number, `{t}` a time, `{x}` any text; `{l}` a list, `{w}` a term that
+    must be known, `{p}` one that may be, `{m}` a whole sentence.
+    """
+
+    english: str
+    chinese: str
+
+    @cached_property
+    def literal(self) -> int:
+        """How many characters stand fixed: the more, the surer the match."""
+        return len(_SLOT.sub("", self.english))
+
+    @cached_property
+    def first(self) -> str:
+        """The fixed first word; empty where the phrase begins with a slot."""
+        word = self.english.split(" ", 1)[0]
+        return "" if "{" in word else word
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        parts, end = [], 0
+        for slot in _SLOT.finditer(self.english):
+            parts.append(re.escape(self.english[end : slot.start()]))
+            parts.append(f"(?P<{slot[1]}{slot[2]}>{_FORMS.get(slot[1], _TAKES_ANY)})")
+            end = slot.end()
+        return re.compile("".join([*parts, re.escape(self.english[end:])]), re.DOTALL)
+
+    def apply(self, text: str) -> str | None:
+        found = self.pattern.fullmatch(text)
+        if found is None:
+            return None
+        values: dict[str, str] = {}
+        for name, value in found.groupdict().items():
+            put = _translated(name[0], value)
+            if put is None:
+                return None
+            values[name] = put
+        return _SLOT.sub(lambda slot: values[slot[1] + slot[2]], self.chinese)
+
+
+def _translated(kind: str, value: str) -> str | None:
+    """What a slot of that kind shows for `value`; None if it may not take it."""
+    match kind:
+        case "t":
+            return _moment(value)
+        case "l":
+            return "、".join(value.split(", "))
+        case "w":
+            return _name(value)
+        case "p":
+            return _name(value) or value
+        case "m":
+            return _sentence(value)
+    return value
+
+
+@dataclass(frozen=True)
+class _Phrases:
+    """A table, ready to be asked: whole texts at once, patterns by their first word, the surest first."""
+
+    whole: Mapping[str, str]
+    by_word: Mapping[str, tuple[_Phrase, ...]]
+
+    @classmethod
+    def of(cls, table: Mapping[str, str]) -> _Phrases:
+        slotted = [_Phrase(english, chinese) for english, chinese in table.items() if _SLOT.search(english)]
+        by_word: dict[str, list[_Phrase]] = {}
+        for phrase in sorted(slotted, key=lambda phrase: -phrase.literal):
+            by_word.setdefault(phrase.first, []).append(phrase)
+        return cls(table, {word: tuple(phrases) for word, phrases in by_word.items()})
+
+    def find(self, text: str) -> str | None:
+        known = self.whole.get(text)
+        if known is not None:
+            return known
+        word = text.split(" ", 1)[0]
+        candidates = (*self.by_word.get(word, ()), *self.by_word.get("", ()))
+        return next((put for phrase in candidates if (put := phrase.apply(text)) is not None), None)
+
+
+@cache
+def _tables() -> tuple[_Phrases, _Phrases]:
+    sentences: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name in TABLES:
+        read = tomllib.loads((files("evidence") / name).read_text("utf-8"))
+        sentences |= read.get("sentences", {})
+        names |= read.get("names", {})
+    return _Phrases.of(sentences), _Phrases.of(names)
+
+
+def chinese(text: str) -> str:
+    """`text`, a detail of a report, in Chinese; whatever of it is unknown stays as it is.
+
+    Shapes: reasons joined by semicolons, each perhaps with a place in brackets after it.
+    """
+    pieces = text.split("; ")
+    put: list[str] = []
+    while pieces:
+        for count in range(1, min(_MAX_JOINED, len(pieces)) + 1):
+            reason = "; ".join(pieces[:count])
+            known = _sentence(reason)
+            if known is not None:
+                break
+        else:
+            count, known = 1, _tailed(pieces[0])
+        put.append(known)
+        pieces = pieces[count:]
+    return "；".join(put)
+
+
+def chinese_name(text: str) -> str:
+    """A role or a place, such as `chain x` or `evidence/0`, in Chinese; as it is if unknown."""
+    return _name(text) or text
+
+
+def _sentence(text: str) -> str | None:
+    sentences, _ = _tables()
+    if text in sentences.whole:
+        return sentences.whole[text]
+    for head, tail in _tails(text):
+        known = _sentence(head)
+        if known is not None:
+            return f"{known}（{_place(tail)}）"
+    return sentences.find(text)
+
+
+def _tailed(text: str) -> str:
+    """An unknown text as it is, but for the place in brackets after it, where that is known."""
+    for head, tail in _tails(text):
+        known = _place(tail)
+        if known != tail:
+            return f"{head}（{known}）"
+    return text
+
+
+def _tails(text: str) -> Iterator[tuple[str, str]]:
+    """`text` as a head and the bracket at its end, the shortest bracket that closes what it opens first."""
+    if not text.endswith(")"):
+        return
+    start = len(text)
+    while (start := text.rfind(" (", 0, start)) > 0:
+        tail = text[start + 2 : -1]
+        if tail.count("(") == tail.count(")"):
+            yield text[:start], tail
+
+
+def _place(text: str) -> str:
+    parts = [_name(part) for part in text.split(", ")]
+    known = [part for part in parts if part is not None]
+    return "，".join(known) if len(known) == len(parts) else text
+
+
+def _name(text: str) -> str | None:
+    _, names = _tables()
+    return text if _AS_IT_IS.fullmatch(text) else names.find(text)
+
+
+def _moment(text: str) -> str:
+    try:
+        return beijing(parse_time(text, what="time"))
+    except Malformed:
+        return text
+
+
+def beijing(moment: datetime) -> str:
+    """A time as a reader in China expects it; parts of a second only where there are any."""
+    milliseconds = moment.microsecond // 1000
+    try:
+        return f"{beijing_seconds(moment)}{f'.{milliseconds:03d}' if milliseconds else ''}（北京时间）"
+    except Malformed:
+        return format_time(moment)
