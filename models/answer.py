@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from models.canonical import JSONValue, b64, b64u, canonical
+from models.canonical import JSONValue, b64, b64u, canonical, quoted
 from models.counting import Counted
 from models.declaration import Declaration, EvidenceAlgorithm
 from models.errors import Malformed
@@ -22,7 +22,7 @@ from models.leaf import index_leaf
 from models.merkle import leaf_hashes, subset_path
 from models.question import AskedValue, Question
 from models.record import Buffer
-from models.salting import CONTENT_SALT, INDEX_SALT, salt, slice_flat_salt, slice_key
+from models.salting import CONTENT_SALT, INDEX_SALT, salts, slice_flat_salt, slice_key
 from models.slice import Kind, SliceHeader, line_leaves
 
 QUERY: Final = "stream/query.json"
@@ -140,14 +140,16 @@ class _Proving:
         self._deadline = self._candidate = None
 
     def meet(self, header: SliceHeader, declaration: Declaration) -> None:
-        """A further header: the one before it is proven by now, or the last that still can."""
+        """A further header: once it is proven too late for the first still open, the last that was not is shown."""
         allowed = timedelta(seconds=declaration.slice_proof_s)
         proven = self._holdings.proven_at(header) or header.created_at + allowed / 2
-        if self._deadline is not None and proven > self._deadline and self._candidate is not None:
-            self.take(self._candidate)
+        if self._deadline is not None and proven > self._deadline:
+            if self._candidate is not None:
+                self.take(self._candidate)
+            self._deadline = None  # where nothing was proven in time, no evidence helps, and none is shown for it
         if self._deadline is None:
             self._deadline = header.created_at + timedelta(seconds=declaration.max_silence_s) + allowed
-        self._candidate = header.number
+        self._candidate = header.number if proven <= self._deadline else None
 
 
 class Answering:
@@ -262,16 +264,18 @@ class Answering:
         kept = None if hashed else self._holdings.index_hashes(number)
         wanted = self._ranks if kept is not None else list(range(declaration.keywords_size))
         counted = dict(zip(wanted, self._holdings.counted(number, None if kept is None else wanted), strict=True))
-        key = slice_key(secret, "cz-index/1", header.stream_id, number)
-        leaves = {rank: index_leaf(salt(key, rank), entry) for rank, entry in counted.items()}
+        drawn = salts(slice_key(secret, "cz-index/1", header.stream_id, number), wanted[-1] + 1)
+        leaves = {rank: index_leaf(drawn[rank], entry) for rank, entry in counted.items()}
         shown = wanted if hashed else self._ranks
-        line: dict[str, JSONValue] = {"leaves": [[rank, leaves[rank].decode()] for rank in shown], "number": number, "proof": []}
+        tail, path = "", ""
         if hashed:
-            line["salt"] = b64u(slice_flat_salt(secret, header.stream_id, number, INDEX_SALT))
+            tail = f',"salt":"{b64u(slice_flat_salt(secret, header.stream_id, number, INDEX_SALT))}"'
         else:
             hashes = leaf_hashes(leaves.values()) if kept is None else kept
-            line["proof"] = [b64(node) for node in subset_path(hashes, shown)]
-        self._out.line(INDEX, line)
+            path = ",".join([f'"{b64(node)}"' for node in subset_path(hashes, shown)])
+        # Written out, because there is one a slice and the general encoder costs as much as all the rest.
+        rows = ",".join([f"[{rank},{quoted(leaves[rank].decode())}]" for rank in shown])
+        self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":[{path}]{tail}}}'.encode())
         for place, rank in zip(self._asked, self._ranks, strict=True):
             self._counts[place] += counted[rank].n
         return self._question.demanded([counted[rank].lines for rank in self._ranks])

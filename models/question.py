@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from models.canonical import JSONValue, b64u, canonical, format_time, members, parse_canonical, parse_time, unb64u
-from models.declaration import Declaration, check_stream_id
+from models.declaration import Declaration, check_stream_id, check_text
 from models.errors import Malformed
 from models.extraction import MAX_VALUE_BYTES
 from models.keywords import MAX_ASKED, MAX_KEYWORD_BYTES, check_keyword
@@ -97,8 +97,8 @@ class Question:
         found = None
         if asked is not None:
             rule, v = members(asked, "rule v", "value of the question")
-            found = AskedValue(str(rule), unb64u(v, what="value of the question"))
-            if not isinstance(rule, str) or not 1 <= len(found.value) <= MAX_VALUE_BYTES:
+            found = AskedValue(check_text(rule, "rule of the question", 64), unb64u(v, what="value of the question"))
+            if not 1 <= len(found.value) <= MAX_VALUE_BYTES:
                 raise Malformed(f"value of the question has wrong form: expected a rule and 1 to {MAX_VALUE_BYTES} bytes")
         question = cls(
             check_origin(log),
