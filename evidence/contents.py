@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from evidence import store as rows
 from evidence.content import open_content
-from evidence.errors import Erased, NotFound
+from evidence.errors import Damaged, Erased, NotFound
 from evidence.keystore import KeyStore
 from evidence.store import ItemRow, Store
 from models import template as templates
 from models.canonical import JSONValue, parse
 from models.commitment import StageCommitment, commit
-from models.errors import Malformed, VerificationError
+from models.errors import Malformed, Unknown, VerificationError
 from models.evidence import Evidence
 from models.template import Template
 
@@ -54,6 +55,16 @@ class Opened:
         return made
 
 
+@contextmanager
+def _stored(leaf_index: int) -> Iterator[None]:
+    """What does not verify within is a fault of what we hold, never of what a caller sent."""
+    try:
+        yield
+    except (Malformed, Unknown, VerificationError) as error:
+        hint = "an operator runs `evidence examine`: it names what is damaged"
+        raise Damaged(f"stored bytes of leaf {leaf_index} do not verify: {error.message}", hint=hint) from error
+
+
 class Contents:
     """Opens items: the main database gives E and the ciphertext, the key store the secret."""
 
@@ -71,32 +82,40 @@ class Contents:
         return row
 
     def evidence(self, leaf_index: int) -> tuple[ItemRow, Evidence]:
-        """The row and its E, read strictly. Raises: NotFound, Erased; Malformed if the stored bytes were altered."""
+        """The row and its E, read strictly. Raises: NotFound, Erased; Damaged if the stored bytes were altered."""
         row = self.row(leaf_index)
-        return row, Evidence.parse(row.data or b"")
+        with _stored(leaf_index):
+            evidence = Evidence.parse(row.data or b"")
+            if evidence.entry != row.entry:
+                raise VerificationError("stored evidence does not give its entry")
+            return row, evidence
 
-    def secret(self, row: ItemRow) -> bytes | None:
-        """The item's secret, or None for a sealed submission. Raises: Erased."""
-        try:
-            return self._secrets.get(row.evidence_id)
-        except NotFound:
-            return None
+    def secret(self, row: ItemRow, evidence: Evidence) -> bytes | None:
+        """The item's secret, or None for a sealed submission. Raises: Erased; Damaged if it is lost or altered."""
+        with _stored(row.leaf_index):
+            try:
+                return self._secrets.get(row.evidence_id)
+            except NotFound as error:
+                if evidence.validated_by == "platform":
+                    raise VerificationError("secret of an item is missing") from error
+                return None
 
     def open(self, leaf_index: int) -> Opened:
         """The item with its content.
 
-        Raises: NotFound, Erased; VerificationError or Malformed if stored bytes were altered.
+        Raises: NotFound, Erased; Damaged if stored bytes were altered or are gone.
         """
         row, evidence = self.evidence(leaf_index)
-        template = template_of(evidence)
-        secret = self.secret(row)
+        secret = self.secret(row, evidence)
         with self._store.reading() as connection:
             sealed = rows.read_content(connection, leaf_index)
-        if secret is None or sealed is None:
-            if evidence.validated_by == "platform":
-                raise VerificationError(f"content or secret of an item is missing (leaf {leaf_index})")
-            return Opened(row, evidence, template, None, None, ())
-        value = parse(open_content(secret, evidence.evidence_id, bytes(sealed)), max_bytes=MAX_CONTENT_BYTES)
+        with _stored(leaf_index):
+            template = template_of(evidence)
+            if secret is None or sealed is None:
+                if evidence.validated_by == "platform":
+                    raise VerificationError("content of an item is missing")
+                return Opened(row, evidence, template, None, None, ())
+            value = parse(open_content(secret, evidence.evidence_id, bytes(sealed)), max_bytes=MAX_CONTENT_BYTES)
         return Opened(row, evidence, template, secret, value["stages"], tuple(value["originals"]))
 
 
@@ -108,7 +127,7 @@ def template_of(evidence: Evidence) -> Template:
     statement = evidence.statement
     try:
         template = templates.builtin(statement.template_name)
-    except Malformed as error:
+    except (Malformed, Unknown) as error:
         raise NotFound(f"template is not known here: {statement.template_name[:64]}") from error
     if template.pair != statement.template_pair:
         raise VerificationError(f"template has other bytes than the item was made under: {statement.template_name[:64]}")

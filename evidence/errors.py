@@ -75,6 +75,10 @@ class StorageFull(Unready):
     """The disk refused a write; nothing after the last answer was stored (507)."""
 
 
+class Damaged(ServiceError):
+    """Stored bytes are not what they were; the answer is refused rather than guessed (500)."""
+
+
 class SettingWrong(ServiceError):
     """A setting cannot be used; one sentence names it. The start stops (64)."""
 

@@ -23,14 +23,14 @@ from sqlalchemy.exc import DBAPIError
 
 from evidence import store as rows
 from evidence.batch import Batch, Outcome, Pending, Sealed
-from evidence.errors import HomeRefused, OutcomeOpen, Overloaded, StorageFull, Unready
+from evidence.errors import Damaged, HomeRefused, OutcomeOpen, Overloaded, StorageFull, Unready
 from evidence.logtree import LogTree
 from evidence.steps import Step, StepFunction
 from evidence.store import CheckpointRow, HeadRow, Store, storage_error
 from models.anchor import BlockRef
 from models.checkpoint import Checkpoint, cosign, make_note
 from models.digest import Algorithm
-from models.errors import EvidenceError
+from models.errors import EvidenceError, VerificationError
 from models.merkle import verify_consistency
 from models.names import twin_origin
 from models.signature import Signer
@@ -253,6 +253,10 @@ class Log:
             failure = self._note_storage(cause) if isinstance(error, StorageFull) and isinstance(cause, DBAPIError) else error
         except DBAPIError as error:
             failure = self._note_storage(error)
+        except VerificationError as error:
+            # Nothing the callers sent is judged here: it is a bit of ours that fell between write and signing.
+            failure = Damaged(f"{error.message}: nothing was signed", hint="an operator runs `evidence examine`")
+            failure.__cause__ = error
         except BaseException as error:  # noqa: BLE001 - handed to the callers, who await it
             failure = error
         with self._condition:

@@ -241,6 +241,15 @@ class Preparation:
         )
         return Prepared(submission, template, statement, signature, None, pending)
 
+    def refusal_tag(self, refused: Statement) -> bytes:
+        """The name under which a refused statement is known again: only the holder of K_find can compute it.
+
+        A plain digest would stand in the record's own client_key, and with the first item's salts
+        disclosed it would let anybody try what the refused content was.
+        Shapes: → 16 bytes.
+        """
+        return self._find_key.tag("conflict", refused.data.decode())
+
     def rebuild(self, prepared: Prepared, stored: Evidence, secret: bytes | None) -> Statement | None:
         """S made anew from the new body with the *stored* secret; None where no secret is held to make it with."""
         if prepared.submission.sealed is not None:

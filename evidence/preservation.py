@@ -25,13 +25,11 @@ from evidence.preparation import Intake, Preparation, Prepared
 from evidence.store import Store
 from evidence.times import beijing_time
 from models.canonical import JSONValue, b64, canonical, format_time
-from models.digest import sm3
 from models.errors import EvidenceError
 from models.evidence import Evidence, EvidenceId, Statement
 
 CONFLICT_TEMPLATE = "conflict@1"
 CONFLICTS_PER_KEY = 8
-DIGEST_BYTES = 16
 _YIELD_EVERY = 8
 _note_text = lru_cache(maxsize=8)(encode_basestring)
 _format_time = lru_cache(maxsize=8)(format_time)
@@ -178,7 +176,7 @@ class Preservation:
     async def _again(self, prepared: Prepared, outcome: Existing, request_id: str) -> Preserved:
         """The client key is taken: by the same submission, by another, or by one since erased (formats §2.6)."""
         row, evidence = await asyncio.to_thread(self._contents.evidence, outcome.leaf_index)
-        secret = await asyncio.to_thread(self._contents.secret, row)
+        secret = await asyncio.to_thread(self._contents.secret, row, evidence)
         rebuilt = self._preparation.rebuild(prepared, evidence, secret)
         if rebuilt is not None and rebuilt.data == evidence.statement.data:
             return self.standing(row.leaf_index, evidence, secret if evidence.signature is None else None)
@@ -210,7 +208,7 @@ class Preservation:
         """
         refused = prepared.statement
         name = refused if prepared.signature is not None or rebuilt is None else rebuilt
-        digest = sm3(name.data)[:DIGEST_BYTES]
+        digest = self._preparation.refusal_tag(name)
         key = idempotency_key(refused.submitter, refused.client_key)
         known = await asyncio.to_thread(self._conflicts, key)
         message = "client_key already stands for other content of this submitter"

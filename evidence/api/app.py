@@ -33,10 +33,10 @@ from evidence.api import (
 from evidence.api.intake import BatchIntake, Intake, Lanes
 from evidence.api.metrics import Latency
 from evidence.api.openapi import describe
-from evidence.api.problems import Damaged, Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
+from evidence.api.problems import Internal, MethodRefused, QueryRefused, kind_of, language_of, problem_response
 from evidence.api.requests import LongBodies, RequestIds, header
 from evidence.bootstrap import Service
-from evidence.errors import NotFound
+from evidence.errors import Damaged, NotFound
 from evidence.logging import bind_request_id
 from evidence.store import storage_error
 from models.errors import EvidenceError, Malformed, Problem, VerificationError

@@ -71,10 +71,6 @@ class QueryRefused(data.Invalid):
     """A path or query parameter is unknown, missing or of the wrong form (422)."""
 
 
-class Damaged(service.ServiceError):
-    """Stored bytes are not what they were; the answer is refused rather than guessed (500)."""
-
-
 class Internal(service.ServiceError):
     """Something of ours broke; the log has it under the request id (500)."""
 
@@ -136,7 +132,7 @@ TABLE: dict[type[EvidenceError], Kind] = {
     RangeRefused: Kind(416, "range-not-satisfiable", Retry.FIX, "请求的范围不存在", "Range not satisfiable"),
     HeadTooLarge: Kind(431, "head-too-large", Retry.FIX, "请求头过长", "The request head is too large"),
     BodyLate: Kind(408, "request-timeout", Retry.NOW, "请求体未按时到齐", "The body did not arrive in time"),
-    Damaged: Kind(500, "damaged", Retry.LATER, "存储内容受损", "Stored bytes are damaged"),
+    service.Damaged: Kind(500, "damaged", Retry.LATER, "存储内容受损", "Stored bytes are damaged"),
     Internal: Kind(500, "internal", Retry.LATER, "内部错误", "Internal error"),
 }
 """Every error that can leave a route. A class that is not listed is answered as its nearest listed base."""

@@ -15,9 +15,9 @@ from starlette.responses import Response
 
 from evidence import store as rows
 from evidence.api.deps import JSON, Running, StrictRoute, answer, content, described
-from evidence.api.problems import Damaged, refused
+from evidence.api.problems import refused
 from evidence.bootstrap import Service
-from evidence.errors import NotFound
+from evidence.errors import Damaged, NotFound
 from evidence.store import TREE_NUMBER
 from models.canonical import MAX_INTEGER, b64
 from models.checkpoint import Note

@@ -114,12 +114,12 @@ def _open(service: Service, caller: Caller, digest: Digest) -> tuple[Original, s
     for item in owners:
         name = "ev_" + item.hex()
         try:
-            row = service.contents.row(service.query.find(name, caller))
+            row, evidence = service.contents.evidence(service.query.find(name, caller))
         except NotFound:
             continue
         if Role.COURT not in caller.roles and row.subject != caller.subject_id:
             continue
-        secret = service.contents.secret(row)
+        secret = service.contents.secret(row, evidence)
         if secret is None:
             continue
         with service.store.reading() as connection:

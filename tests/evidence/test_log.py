@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from homes import business, file_submission, preserve, preserved, serving, setti
 from clock import ManualClock
 from evidence import store as rows
 from evidence.bootstrap import open_service
-from evidence.errors import Conflict, HomeRefused, Stale, Unready
+from evidence.errors import Conflict, Damaged, HomeRefused, Stale, Unready
 from evidence.preservation import Preserved
 from evidence.settings import AnchorMode, Settings
 from evidence.verifier import verify
 from models.checkpoint import Note, verify_cosignature
-from models.digest import Algorithm, pair
+from models.commitment import commit
+from models.digest import Algorithm, pair, sm3
 from models.errors import VerificationError
-from models.evidence import Evidence
+from models.evidence import Evidence, Statement
 from models.merkle import leaf_hash, leaf_hashes, root, verify_consistency, verify_inclusion
 from models.report import Verdict
 
@@ -220,7 +222,7 @@ async def test_bit_that_falls_between_write_and_signing_stops_the_commit(tmp_pat
                 "CREATE TRIGGER flip AFTER INSERT ON evidence BEGIN"
                 " UPDATE evidence SET data = CAST(data || ' ' AS BLOB) WHERE leaf_index = NEW.leaf_index; END"
             )
-        with pytest.raises(VerificationError, match="other bytes"):
+        with pytest.raises(Damaged, match="other bytes"):
             await preserve(service, file_submission())
         assert service.log.state.size == 1
         with sqlite3.connect(settings.home / "evidence.db") as raw:
@@ -290,3 +292,63 @@ def _put_back(files: list[Path], contents: dict[Path, bytes]) -> None:
         path.unlink(missing_ok=True)
         if path in contents:
             path.write_bytes(contents[path])
+
+
+async def test_damage_of_ours_is_never_called_the_client_s_fault(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    async with serving(settings) as service:
+        body = file_submission()
+        first = await preserved(service, body)
+        with sqlite3.connect(settings.home / "secrets.db") as raw:
+            raw.execute("UPDATE secret SET wrapped = zeroblob(60)")
+        raw.close()
+        (altered,) = await preserve(service, body)
+        with sqlite3.connect(settings.home / "secrets.db") as raw:
+            raw.execute("DELETE FROM secret")
+        raw.close()
+        (lost,) = await preserve(service, body)
+        assert isinstance(altered, Damaged)
+        assert isinstance(lost, Damaged)
+        assert service.log.state.size == 1, "no conflict record accuses the submitter"
+        assert service.contents.row(first.leaf_index).data == first.evidence
+
+
+async def test_conflict_record_betrays_neither_content_even_with_the_first_item_disclosed(tmp_path: Path) -> None:
+    async with serving(settings_of(tmp_path / "home")) as service:
+        body = file_submission(source="A部门")
+        first = await preserved(service, body)
+        (conflict,) = await preserve(service, file_submission(body["client_key"], source="C部门"))
+        assert isinstance(conflict, Conflict)
+        assert conflict.record_id is not None
+        record = service.contents.open(service.query.find(conflict.record_id, business(service)))
+        assert record.stages is not None
+        shown = record.evidence.data.decode() + str(record.stages["冲突"]["refused_statement"])
+        opened = service.contents.open(first.leaf_index)
+        assert opened.secret is not None
+        assert opened.stages is not None
+        for guess in ("A部门", "B部门", "C部门"):
+            stages = {"文件": {**opened.stages["文件"], "source": guess}}
+            made = commit(
+                opened.template,
+                stages,
+                secret=opened.secret,
+                log=service.origin,
+                submitter="acct-1",
+                client_key=body["client_key"],
+            )
+            statement = replace(
+                opened.evidence.statement,
+                stages=tuple((stage.name, stage.pair) for stage in made),
+            )
+            data = Statement.build(
+                client_key=statement.client_key,
+                link=None,
+                log=statement.log,
+                occurred_at=None,
+                stages=statement.stages,
+                subject=(statement.subject_id, statement.subject_name),
+                submitter=statement.submitter,
+                template=(statement.template_name, statement.template_pair),
+            ).data
+            for part in (made[0].pair.sm3.hex(), sm3(data).hex(), sm3(data)[:16].hex()):
+                assert part not in shown, guess
