@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +32,10 @@ _MAX_JOINED = 3
 
 @dataclass(frozen=True)
 class _Phrase:
-    """One line of a table. `{n}` takes a number, `{t}` a time, `{x}` any text; `{l}` a list, `{w}` a term that
-    must be known, `{p}` one that may be, `{m}` a whole sentence.
+    """One line of a table.
+
+    Slots: `{n}` takes a number, `{t}` a time, `{x}` any text, `{l}` a list of names, `{a}` one of algorithms;
+    `{w}` a term that must be known, `{p}` one that need not be, `{m}` a whole sentence.
     """
 
     english: str
@@ -68,23 +71,52 @@ class _Phrase:
             if put is None:
                 return None
             values[name] = put
-        return _SLOT.sub(lambda slot: values[slot[1] + slot[2]], self.chinese)
+        written, end = "", 0
+        for slot in _SLOT.finditer(self.chinese):
+            written = _joined(_joined(written, self.chinese[end : slot.start()]), values[slot[1] + slot[2]])
+            end = slot.end()
+        return _joined(written, self.chinese[end:])
+
+
+def _joined(left: str, right: str) -> str:
+    """The two put together as Chinese is set: a space between Chinese and other writing, none within Chinese."""
+    if not left or not right:
+        return left + right
+    if (left.endswith(" ") and _is_wide(right[0])) or (right.startswith(" ") and _is_wide(left[-1])):
+        if _is_wide(left.rstrip()[-1:]) and _is_wide(right.lstrip()[:1]):
+            return left.rstrip() + right.lstrip()
+    elif (_is_han(left[-1]) and right[0].isascii() and right[0].isalnum()) or (
+        _is_han(right[0]) and left[-1].isascii() and left[-1].isalnum()
+    ):
+        return f"{left} {right}"
+    return left + right
+
+
+def _is_wide(letter: str) -> bool:
+    return letter != "" and unicodedata.east_asian_width(letter) in "WF"
+
+
+def _is_han(letter: str) -> bool:
+    return "\u4e00" <= letter <= "\u9fff"
 
 
 def _translated(kind: str, value: str) -> str | None:
     """What a slot of that kind shows for `value`; None if it may not take it."""
+    shown: str | None = value
     match kind:
         case "t":
-            return _moment(value)
+            shown = _moment(value)
         case "l":
-            return "、".join(value.split(", "))
+            shown = "、".join(value.split(", "))
+        case "a":
+            shown = "、".join(_name(each) or each for each in value.split(", "))
         case "w":
-            return _name(value)
+            shown = _name(value)
         case "p":
-            return _name(value) or value
+            shown = _name(value) or value
         case "m":
-            return _sentence(value)
-    return value
+            shown = _sentence(value)
+    return shown
 
 
 @dataclass(frozen=True)
@@ -127,6 +159,11 @@ def chinese(text: str) -> str:
 
     Shapes: reasons joined by semicolons, each perhaps with a place in brackets after it.
     """
+    return "；".join(chinese_reasons(text))
+
+
+def chinese_reasons(text: str) -> list[str]:
+    """The reasons that `text`, the detail of a step, joins, each in Chinese."""
     pieces = text.split("; ")
     put: list[str] = []
     while pieces:
@@ -139,7 +176,7 @@ def chinese(text: str) -> str:
             count, known = 1, _tailed(pieces[0])
         put.append(known)
         pieces = pieces[count:]
-    return "；".join(put)
+    return put
 
 
 def chinese_name(text: str) -> str:
