@@ -122,7 +122,8 @@ def countable(buffer: Buffer, *, encoding: str) -> tuple[Sequence[int], Sequence
     """
     starts = buffer.offsets
     ends = starts[1:]
-    ends.append(len(buffer.data))
+    if starts:
+        ends.append(len(buffer.data))
     if encoding != Encoding.KAFKA:
         return starts, ends
     data = buffer.data

@@ -79,7 +79,7 @@ class Batch:
 
     def records(self) -> Iterator[Record]:
         """The records one by one; for tests and for what is not in a hurry."""
-        ends = [*self.offsets[1:], len(self.data)]
+        ends = [*self.offsets[1:], len(self.data)] if self.offsets else []
         for position, start, end in zip(self.positions, self.offsets, ends, strict=True):
             yield Record(position, self.data[start:end])
 

@@ -78,7 +78,9 @@ auto.create.topics.enable=false
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
+log.retention.ms=-1
 log.retention.check.interval.ms=300
+log.initial.task.delay.ms=300
 log.segment.delete.delay.ms=100
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
@@ -220,7 +222,14 @@ class Cluster:
 
     def start(self) -> None:
         """Every node serves requests; those that run already go on."""
-        marks = {node: self._launch(node) for node in self._ports}
+        self.wait_started(self.launch())
+
+    def launch(self) -> dict[int, int]:
+        """Every node is starting. Only from a thread that lives as long as it shall: the kernel ends it with its thread."""
+        return {node: self._launch(node) for node in self._ports}
+
+    def wait_started(self, marks: dict[int, int]) -> None:
+        """What `launch` began is done."""
         give_up = time.monotonic() + _READY_S
         for node, mark in marks.items():
             while b"Kafka Server started" not in self._log(node)[mark:]:

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 
 from models.errors import Malformed
 from models.record import MAX_PIECE_BYTES, Position
 from streaming.logfile import LogFile, path_of
 from streaming.port import Batch, SourceRefused, SourceUnavailable
 from streaming.slicer import CutRule
-from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 
 
 def once(path: Path) -> OpenAt:

@@ -1,0 +1,354 @@
+"""One source behind two clients, against a real broker that is killed, forgets records and makes topics anew."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from kafka_topics import Topic
+from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
+
+from kafka_broker import READER, STRANGER, Cluster
+from models.errors import Malformed
+from models.record import Encoding, Position, kafka_payload, open_kafka
+from streaming.kafka import open_source, partitions_of
+from streaming.kafka_client import Address
+from streaming.pipeline import Collecting
+from streaming.port import Batch, Source, SourceRefused, SourceUnavailable, StreamError
+from streaming.slicer import CutRule
+
+CLIENTS = ("python", "fast")
+both = pytest.mark.parametrize("client", CLIENTS)
+
+
+def reading(url: str, *, follow: bool = False) -> OpenAt:
+    async def open_at(start: Position | None, identity: str | None) -> Source:
+        return await open_source(url, start=start, identity=identity, follow=follow, key=KEY)
+
+    return open_at
+
+
+def told(lines: int = 100) -> Collecting:
+    return collecting(cut=CutRule(lines=lines, seconds=None), encoding=Encoding.KAFKA)
+
+
+def values(sink: MemorySink) -> list[bytes | None]:
+    return [open_kafka(payload)[2] for payload in sink.payloads]
+
+
+def numbered(start: int, end: int) -> list[bytes]:
+    return [b"value %d buy AAA acct=1234567" % number for number in range(start, end)]
+
+
+@both
+async def test_payload_is_time_key_and_value(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill([b"", b"value"], key=b"key", timestamp=1234)
+    producer = topic.producer()
+    producer.produce(topic.name, None, key=None, partition=0, timestamp=1235)
+    producer.flush(20)
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert sink.records == [
+        (0, (0, kafka_payload(1234, b"key", b""))),
+        (0, (1, kafka_payload(1234, b"key", b"value"))),
+        (0, (2, kafka_payload(1235, None, None))),
+    ]
+    header = sink.headers[0]
+    assert header.first_time is not None
+    assert header.last_time is not None
+    assert (header.last_time - header.first_time).total_seconds() == 0.001
+
+
+@both
+async def test_second_pass_goes_on_at_the_exact_offset(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 1050))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    topic.fill(numbered(1050, 1100))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 1100)
+
+
+async def test_one_client_goes_on_where_the_other_left_off(broker: Cluster) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    for client, start in zip(CLIENTS * 2, range(0, 40, 10), strict=True):
+        topic.fill(numbered(start, start + 10))
+        await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 40)
+    assert {header.start.epoch for header in sink.headers} == {0}
+
+
+@both
+async def test_aborted_transactions_are_not_seen(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.in_transactions([(numbered(0, 5), True), ([b"ABORTED"] * 3, False), (numbered(5, 10), True), ([b"ABORTED"], False)])
+    await run_to_end(told(3), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 10)
+    topic.fill(numbered(10, 12))
+    await run_to_end(told(3), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 12)
+    assert "gap" not in sink.kinds
+
+
+@both
+async def test_records_removed_before_they_were_read_are_a_gap(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 20))
+    topic.forget_before(5)
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    topic.fill(numbered(20, 40))
+    topic.forget_before(30)
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    gaps = [(str(header.start), str(header.end)) for header in sink.headers if header.kind == "gap"]
+    assert gaps == [("0:0", "0:5"), ("0:20", "0:30")]
+    assert values(sink) == numbered(5, 20) + numbered(30, 40)
+
+
+@both
+async def test_records_removed_by_retention_are_a_gap(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 10))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    topic.fill(numbered(10, 20))
+    assert await asyncio.to_thread(topic.forget_by_retention) == 20
+    topic.fill(numbered(20, 25))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 10) + numbered(20, 25)
+    gap = next(header for header in sink.headers if header.kind == "gap")
+    assert (str(gap.start), str(gap.end)) == ("0:10", "0:20")
+    assert gap.reason is not None
+    assert "retention" in gap.reason
+
+
+@both
+@pytest.mark.parametrize("more", [2, 30])
+async def test_topic_made_anew_opens_an_epoch(broker: Cluster, client: str, more: int) -> None:
+    """Also where it already has more records than were read of the one before."""
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 10))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    topic.make_anew()
+    topic.fill(numbered(100, 100 + more))
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == numbered(0, 10) + numbered(100, 100 + more)
+    epoch = sink.headers[-1].epoch
+    assert epoch is not None
+    assert not epoch.previous_complete
+    assert epoch.identity != (sink.headers[0].epoch or epoch).identity
+
+
+@both
+async def test_topic_made_anew_while_it_is_followed_opens_an_epoch(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 10))
+    async with running(told(1), reading(topic.url(client=client), follow=True), sink):
+        await until(lambda: len(sink.records) == 10)
+        await asyncio.to_thread(topic.make_anew)
+        await asyncio.to_thread(topic.fill, numbered(100, 112))
+        await until(lambda: len(sink.records) == 22, seconds=30)
+    sink.check()
+    assert values(sink) == numbered(0, 10) + numbered(100, 112)
+
+
+async def test_killed_broker_loses_and_doubles_nothing(broker: Cluster) -> None:
+    topic, sinks = Topic(broker), {client: MemorySink() for client in CLIENTS}
+    topic.fill(numbered(0, 500))
+    async with AsyncExitStack() as stack:
+        for client, sink in sinks.items():
+            await stack.enter_async_context(running(told(50), reading(topic.url(client=client), follow=True), sink))
+        await until(lambda: all(len(sink.records) >= 200 for sink in sinks.values()))
+        broker.kill()
+        await asyncio.to_thread(broker.wait_started, broker.launch())
+        await asyncio.to_thread(topic.fill, numbered(500, 1000))
+        await until(lambda: all(len(sink.records) == 1000 for sink in sinks.values()), seconds=40)
+    for sink in sinks.values():
+        sink.check()
+        assert values(sink) == numbered(0, 1000)
+        assert {header.start.epoch for header in sink.headers} == {0}
+
+
+@both
+async def test_records_are_the_distinct_topic_partition_offsets(broker: Cluster, client: str) -> None:
+    """Delivered one to five times, partitions in any order, the collector killed at any moment of handing over (R7)."""
+    topic = Topic(broker, partitions=3)
+    sinks = [MemorySink() for _ in range(3)]
+    for partition in range(3):
+        topic.fill(numbered(0, 300), partition=partition)
+    choice = random.Random(7)
+    for attempt in itertools.count():
+        order = choice.sample(range(3), 3)
+        await asyncio.gather(*(_some_way(topic, part, sinks[part], client, choice, attempt) for part in order))
+        if all(len(sink.records) == 300 for sink in sinks):
+            break
+        assert attempt < 50
+    for sink in sinks:
+        sink.check()
+        assert values(sink) == numbered(0, 300)
+
+
+class _Repeating:
+    """Gives every batch of a source one to five times, and some with others between."""
+
+    def __init__(self, source: Source, choice: random.Random) -> None:
+        self._source = source
+        self._choice = choice
+        self._again: list[Batch] = []
+        self.encoding, self.bytewise = source.encoding, source.bytewise
+
+    def __aiter__(self) -> _Repeating:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._again and self._choice.random() < 0.6:
+            return self._choice.choice(self._again)
+        batch = await anext(self._source)
+        self._again = [*self._again[-2:], batch]
+        return batch
+
+    @property
+    def identity(self) -> str:
+        return self._source.identity
+
+    def behind(self) -> int | None:
+        return self._source.behind()
+
+    def committed(self, position: Position) -> None:
+        self._source.committed(position)
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+
+async def _some_way(topic: Topic, partition: int, sink: MemorySink, client: str, choice: random.Random, attempt: int) -> None:
+    """A collector that dies after some slices: before, while or after the sink took one, without having heard of it."""
+    from streaming.pipeline import Pipeline
+
+    async def open_at(start: Position | None, identity: str | None) -> Source:
+        source = await open_source(topic.url(partition, client=client), start=start, identity=identity, follow=False, key=KEY)
+        return _Repeating(source, choice)
+
+    sink.forget_answer = choice.randrange(3)
+    task = asyncio.ensure_future(Pipeline(told(choice.randrange(5, 60)), open_at, sink).run())
+    wanted = len(sink.slices) + choice.randrange(1, 6)
+    while not task.done() and (len(sink.slices) < wanted or attempt > 5):
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@both
+async def test_group_offsets_are_neither_used_nor_written(broker: Cluster, client: str) -> None:
+    from confluent_kafka.admin import AdminClient
+
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(numbered(0, 10))
+    admin = AdminClient({"bootstrap.servers": broker.servers})
+    before = {group.group_id for group in admin.list_consumer_groups().result().valid}
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    assert {group.group_id for group in admin.list_consumer_groups().result().valid} == before
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+async def refused(url: str) -> StreamError:
+    with pytest.raises(StreamError) as error:
+        await open_source(url, start=None, identity=None, follow=True, key=KEY)
+    return error.value
+
+
+@both
+async def test_wrong_topic_or_partition_is_refused(broker: Cluster, client: str) -> None:
+    topic = Topic(broker)
+    for url in (f"kafka://{broker.servers}/no-such-topic?client={client}", topic.url(7, client=client)):
+        error = await refused(url)
+        assert isinstance(error, SourceRefused)
+        assert "no such topic or partition" in error.message
+
+
+@both
+async def test_nobody_at_the_address_is_unavailable(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.kafka_python.REQUEST_S", 1.0)
+    monkeypatch.setattr("streaming.kafka_fast.REQUEST_S", 1.0)
+    error = await refused(f"kafka://127.0.0.1:1/topic?client={client}")
+    assert isinstance(error, SourceUnavailable)
+    assert "cannot be reached" in error.message
+
+
+def password_file(folder: Path, password: str) -> Path:
+    path = folder / "password"
+    path.write_text(password + "\n")
+    return path
+
+
+@both
+async def test_wrong_password_and_missing_permission_are_refused(
+    broker: Cluster, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.kafka_python.REQUEST_S", 2.0)
+    monkeypatch.setattr("streaming.kafka_fast.REQUEST_S", 2.0)
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill([b"one"])
+    base = f"kafka://{broker.with_password}/{topic.name}?client={client}&user="
+    wrong = await refused(f"{base}{READER[0]}&password_file={password_file(tmp_path, 'wrong')}")
+    assert isinstance(wrong, SourceRefused)
+    assert "user or password" in wrong.message
+    monkeypatch.undo()
+    stranger = await refused(f"{base}{STRANGER[0]}&password_file={password_file(tmp_path, STRANGER[1])}")
+    assert isinstance(stranger, SourceRefused)
+    await run_to_end(told(), reading(f"{base}{READER[0]}&password_file={password_file(tmp_path, READER[1])}"), sink)
+    assert values(sink) == [b"one"]
+
+
+@both
+async def test_certificate_that_nobody_vouches_for_is_refused(
+    broker: Cluster, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.kafka_python.REQUEST_S", 2.0)
+    monkeypatch.setattr("streaming.kafka_fast.REQUEST_S", 2.0)
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill([b"one"])
+    url = f"kafka://{broker.with_tls}/{topic.name}?client={client}&security=SSL"
+    error = await refused(url)
+    assert isinstance(error, SourceRefused)
+    assert "certificate" in error.message
+    monkeypatch.undo()
+    await run_to_end(told(), reading(f"{url}&ca={broker.authority}"), sink)
+    assert values(sink) == [b"one"]
+
+
+async def test_every_partition_has_an_address_of_its_own(broker: Cluster) -> None:
+    topic = Topic(broker, partitions=3)
+    addresses = await partitions_of(f"kafka://{broker.servers}/{topic.name}")
+    assert [Address.parse(address).partition for address in addresses] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kafka://host/topic", "kafka://host:9092", "kafka://host:9092/a b", "kafka:host:9092/topic", "kafka://h:1/t?partition=x",
+        "kafka://h:1/t?partition=1&partition=2", "kafka://h:1/t?password=secret", "kafka://h:1/t?user=a",
+        "kafka://h:1/t?security=TLS", "kafka://h:1/t?ca=/x", "kafka://h:1/t?client=other",
+    ],
+)  # fmt: skip
+def test_refuses_an_address_of_another_form(url: str) -> None:
+    with pytest.raises(Malformed):
+        Address.parse(url)
+
+
+def test_address_is_the_same_when_written_again() -> None:
+    url = "kafka://a:1,b:2/t?partition=3&security=SASL_SSL&mechanism=SCRAM-SHA-512&user=me&password_file=/p&ca=/c"
+    address = Address.parse(url)
+    assert Address.parse(address.at(3)) == address
