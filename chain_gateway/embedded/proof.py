@@ -19,7 +19,7 @@ from models.errors import Malformed, Undecided, Unknown, VerificationError
 from models.merkle import leaf_hash, verify_inclusion
 from models.names import check_chain_id
 from models.signature import check_public_key, verify
-from models.trust import ChainTrust
+from models.trust import ChainTrust, Epoch
 
 ENGINE = "embedded"
 MAX_TEXT_BYTES = 4 << 20
@@ -29,6 +29,7 @@ NO_PARENT = "0" * 64
 NOT_CHECKED = ("parent, height and state_root of the block rest on the quorum alone",)
 ALGORITHMS = ("sm3", "sm2-sm3")
 
+_NODE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TX_MEMBERS = "chain format key payload sender signature"
 _HEADER_MEMBERS = "chain difficulty format height nodes parent state_root time tx_count tx_root version"
 
@@ -227,6 +228,15 @@ class _Sealed(NamedTuple):
     doubt: str | None
 
 
+def _keys_of(epoch: Epoch) -> dict[str, tuple[bytes, str]]:
+    keys: dict[str, tuple[bytes, str]] = {}
+    for validator in epoch.validators:
+        key = unb64(validator.key, size=65, what="validator key of the trust file")
+        check_public_key(key)
+        keys[node_id(key)] = (key, validator.organisation)
+    return keys
+
+
 def _judge_seals(header: Header, seals: Sequence[Seal], chain: ChainTrust) -> _Sealed:
     """Every seal that the trust file can judge is good; what leaves the block undecided is returned, not raised.
 
@@ -235,11 +245,11 @@ def _judge_seals(header: Header, seals: Sequence[Seal], chain: ChainTrust) -> _S
     epoch = chain.epoch(header.height)
     if epoch is None:
         return _Sealed((), (), 0, f"trust file has no epoch for height {header.height} of chain {chain.id}")
-    keys: dict[str, tuple[bytes, str]] = {}
-    for validator in epoch.validators:
-        key = unb64(validator.key, size=65, what="validator key of the trust file")
-        check_public_key(key)
-        keys[node_id(key)] = (key, validator.organisation)
+    try:
+        keys = _keys_of(epoch)
+    except Malformed as error:
+        # The trust file is of another form than this engine's: it cannot judge the block, and so does not refute it.
+        return _Sealed((), (), 0, error.message)
     is_epochs = header.nodes == nodes_digest([key for key, _ in keys.values()])
     for seal in seals:
         if seal.node in keys:
@@ -258,7 +268,8 @@ def _judge_seals(header: Header, seals: Sequence[Seal], chain: ChainTrust) -> _S
     return _Sealed(relied_on, validators, needed, doubt)
 
 
-def _judge_transaction(transaction: Transaction, receipt: ChainReceipt, chain: ChainTrust) -> None:
+def _judge_transaction(transaction: Transaction, receipt: ChainReceipt, chain: ChainTrust) -> str | None:
+    """What leaves the transaction undecided, returned and not raised as by `_judge_seals`."""
     if transaction.chain != chain.id:
         raise VerificationError("transaction was made for another chain")
     if transaction.key != receipt.key:
@@ -267,8 +278,11 @@ def _judge_transaction(transaction: Transaction, receipt: ChainReceipt, chain: C
         raise VerificationError("tx_id of the receipt is not that of its transaction")
     transaction.check_signature()
     sender = node_id(transaction.sender)
-    if chain.senders and sender not in chain.senders:
-        raise VerificationError(f"sender is not in the trust file's list: key {sender[:8]}")
+    if not chain.senders or sender in chain.senders:
+        return None
+    if not all(_NODE.fullmatch(entry) for entry in chain.senders):
+        return "sender list of the trust file has another form than this engine's: expected hex SM3 of 65-byte keys"
+    raise VerificationError(f"sender is not in the trust file's list: key {sender[:8]}")
 
 
 def verify_receipt(receipt: ChainReceipt, chain: ChainTrust) -> ReceiptFacts:
@@ -303,12 +317,12 @@ def _verify_receipt(receipt: ChainReceipt, chain: ChainTrust) -> ReceiptFacts:
     if header.height != receipt.height or header.time != receipt.block_time:
         raise VerificationError("height or block_time of the receipt is not the header's")
     transaction = Transaction.parse(text.encode())
-    _judge_transaction(transaction, receipt, chain)
+    doubt = _judge_transaction(transaction, receipt, chain)
     place = _whole(index, "index of a receipt")
     verify_inclusion(leaf_hash(transaction.data), place, header.tx_count, hashes, bytes.fromhex(header.tx_root))
     sealed = _judge_seals(header, read_seals(seals), chain)
-    if sealed.doubt is not None:
-        raise Undecided(sealed.doubt)
+    if (doubt := sealed.doubt or doubt) is not None:
+        raise Undecided(doubt)
     return ReceiptFacts(
         key=transaction.key,
         payload=transaction.payload,
