@@ -208,7 +208,7 @@ def _policy(value: object) -> Policy:
     table = table_of(value, "policy", "chains signature twin timestamps third_parties skew_s witnesses")
     chains = table.get("chains", 1)
     return Policy(
-        "all" if chains == "all" else count_of(chains, "chains in the policy"),
+        "all" if chains == "all" else count_of(chains, "chains in the policy", 1),
         _demand(table, "signature"),
         _demand(table, "twin"),
         count_of(table.get("timestamps", 0), "timestamps in the policy"),
