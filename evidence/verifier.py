@@ -78,6 +78,7 @@ def _run(bundle: Bundle, trust: TrustRoots, judge: Judge, originals: Sequence[Or
     times.bound(case)
     times.check_order_of_times(case)
     times.check_witnesses(case)
+    times.check_interval(case)
     times.check_timestamps(case)
     submitter.check_submitters(case)
     algorithms.check_algorithms(case)

@@ -22,8 +22,8 @@ def check_algorithms(case: Case) -> None:
     ends = case.trust.algorithms
     if numbers(case.files, "renewal"):
         case.judge.undecided(20, "renewal records cannot be judged by this version")
-    for item, index in case.items_with_index():
-        anchors = case.counted(index)
+    for item in case.items:
+        anchors = case.counted(item)
         if not anchors:
             continue
         paths = [tree for tree in TREES if _is_path(case, item, tree)]

@@ -99,7 +99,7 @@ def _check_payload(case: Case, anchor: ShownAnchor) -> None:
             _check_lines_shown(case, anchor.notes[tree])
         _check_times(case, anchor, payload)
         if anchor.chain is not None and payload.start < anchor.chain.first:
-            raise VerificationError("range begins before the first anchor that the trust file names for the chain")
+            raise Undecided("range begins before the first anchor that the trust file names for the chain")
     anchor.holds = anchor.holds and attempt.holds
 
 
@@ -189,7 +189,7 @@ def check_records(case: Case) -> None:
                 if record is not None and item.biz_name is not None:
                     _check_record(case, item, record, anchor.payload)
                     case.judge.passed(14, f"record of {item.name} stands in the payload as recomputed ({anchor.name})")
-        if merkle and case.counted(index):
+        if merkle and case.counted(item):
             case.judge.passed(14, f"payload holds the checkpoint that holds {item.name}")
         elif not merkle and not held:
             case.judge.undecided(14, f"no range shown that counts holds the item ({item.name})")
@@ -232,23 +232,21 @@ def _wanted(case: Case, index: int) -> list[ChainTrust] | int:
 
 
 def check_count(case: Case) -> None:
-    """Check 16: enough chains, and third parties, hold each item."""
+    """Check 16: enough chains hold each item; at least one, whatever the policy: all of none would be nothing."""
     for item in case.items:
         with case.judge.trying(16, item.name):
-            counted = sorted({anchor.payload.chain for anchor in case.counted(-1) if anchor.payload and _covers(anchor, item)})
+            counted = sorted({anchor.payload.chain for anchor in case.counted(item) if anchor.payload})
             wanted = _wanted(case, item.index or 0)
-            if isinstance(wanted, int):
-                if len(counted) < wanted:
-                    raise Undecided(f"too few chains hold the item: expected {wanted}, got {len(counted)}")
-            elif lacking := sorted({chain.id for chain in wanted} - set(counted)):
+            needed = max(1, wanted) if isinstance(wanted, int) else 1
+            if len(counted) < needed:
+                raise Undecided(f"too few chains hold the item: expected {needed}, got {len(counted)}")
+            if isinstance(wanted, list) and not wanted:
+                raise Undecided("the policy wants all chains, and the trust file names none for the item's place in the log")
+            if isinstance(wanted, list) and (lacking := sorted({chain.id for chain in wanted} - set(counted))):
                 raise Undecided(f"the policy wants all chains, and this one does not hold the item: {lacking[0]}")
             case.judge.passed(16, f"{len(counted)} chains hold {item.name}: {', '.join(counted)}")
 
 
-def _covers(anchor: ShownAnchor, item: Item) -> bool:
-    return item.index is not None and anchor.size > item.index
-
-
-def block_times(case: Case, index: int) -> list[datetime]:
-    """The times of counted blocks that hold the leaf at `index`, with their chains' allowances."""
-    return [anchor.latest for anchor in case.counted(index)]
+def block_times(case: Case, item: Item) -> list[datetime]:
+    """The times of counted blocks that hold `item`, with their chains' allowances."""
+    return [anchor.latest for anchor in case.counted(item)]

@@ -118,6 +118,10 @@ class ShownAnchor:
         """Whether `index` lies in its range."""
         return self.payload is not None and self.payload.start <= index < self.payload.end
 
+    def joins_above(self, index: int) -> bool:
+        """Whether it is the first of its chain's list, as the trust file says, and `index` lies below it."""
+        return self.chain is not None and self.payload is not None and index < self.payload.start == self.chain.first
+
     @property
     def latest(self) -> datetime:
         """Its block's time with the allowance of its chain: what not-after and check 20 use."""
@@ -171,9 +175,21 @@ class Case:
         found = (shown for shown in self.shown[tree].values() if shown.checkpoint.origin == origin)
         return sorted(found, key=lambda shown: (shown.checkpoint.size, shown.checkpoint.root))
 
-    def counted(self, index: int) -> list[ShownAnchor]:
-        """The anchors that count for the leaf at `index`."""
-        return [anchor for anchor in self.anchors if anchor.counted and anchor.size > index]
+    def counted(self, item: Item) -> list[ShownAnchor]:
+        """The anchors that count for `item`.
+
+        Of a HASH or PLAINTEXT item, whose record goes onto the chain, only one whose range holds it, or the first of a
+        chain joined later: else a chain that left the record out would count by an anchor further on.
+
+        Source: formats §4 check 16, §11 (Anchors, Check 14).
+        """
+        index = item.index
+        if index is None:
+            return []
+        large = [anchor for anchor in self.anchors if anchor.counted and anchor.size > index]
+        if item.evidence.commitment == "merkle":
+            return large
+        return [anchor for anchor in large if anchor.range_holds(index) or anchor.joins_above(index)]
 
     def show(self, tree: Algorithm, note: Note) -> Checkpoint:
         """Take a note in as shown.

@@ -14,6 +14,7 @@ from models.checkpoint import verify_cosignature
 from models.digest import Algorithm, digest
 from models.errors import Malformed, Undecided, VerificationError
 from models.names import check_format
+from models.quorum import NONE, WitnessPolicy
 from models.report import Party
 
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
@@ -122,21 +123,39 @@ def check_witnesses(case: Case) -> None:
                     verify_cosignature(shown.checkpoint.text(), line, known[1])
                     good.append((tree, shown, known[0], line.time))
     for item in case.items:
-        usable = [entry for entry in good if _holds(item, entry[0], entry[1])]
-        if usable:
-            earliest = at(min(time for *_, time in usable))
-            item.not_after = earliest if item.not_after is None else min(item.not_after, earliest)
-        by_text: dict[str, set[str]] = {}
-        for _, shown, name, _ in usable:
-            by_text.setdefault(shown.checkpoint.text(), set()).add(name)
-            case.judge.relied_on.add(f"witness {name}")
-            case.judge.parties[Party(name, "witness")] = None
-        if policy.quorum == "none":
+        by_text: dict[str, list[tuple[int, str]]] = {}
+        for tree, shown, name, signed in good:
+            if _holds(item, tree, shown):
+                by_text.setdefault(shown.checkpoint.text(), []).append((signed, name))
+                case.judge.relied_on.add(f"witness {name}")
+                case.judge.parties[Party(name, "witness")] = None
+        if policy.quorum == NONE:
             continue
-        if any(policy.is_satisfied_by(names) for names in by_text.values()):
+        times = [time for cosigned in by_text.values() if (time := _quorum_time(policy, cosigned)) is not None]
+        if times:
+            earliest = at(min(times))
+            item.not_after = earliest if item.not_after is None else min(item.not_after, earliest)
             case.judge.passed(18, f"the witness quorum has cosigned a checkpoint that holds {item.name}")
         else:
             case.judge.undecided(18, f"witness quorum is missing ({item.name})")
+
+
+def _quorum_time(policy: WitnessPolicy, cosigned: list[tuple[int, str]]) -> int | None:
+    """The earliest time by which a whole quorum had cosigned: fewer than it may lie about theirs. None without a quorum."""
+    names: set[str] = set()
+    for time, name in sorted(cosigned):
+        names.add(name)
+        if policy.is_satisfied_by(names):
+            return time
+    return None
+
+
+def check_interval(case: Case) -> None:
+    """Check 17, last: no item is proven to have stood before it was created, but for the allowance of the policy."""
+    for item in case.items:
+        with case.judge.trying(17, item.name):
+            if item.not_after is not None and item.evidence.created_at > later(item.not_after, case.trust.policy.skew_s):
+                raise VerificationError("created_at is later than the time by which the item is proven to have stood")
 
 
 def _holds(item: Item, tree: Algorithm, shown: Shown) -> bool:
@@ -162,8 +181,8 @@ def check_timestamps(case: Case) -> None:
 
 def bound(case: Case) -> None:
     """The not-after of every item: the earliest counted block, each with the allowance of its chain."""
-    for item, index in case.items_with_index():
-        times = block_times(case, index)
+    for item in case.items:
+        times = block_times(case, item)
         item.not_after = min(times, default=item.not_after)
         if times and min(times) > item.evidence.on_chain_by:
             promised = format_time(item.evidence.on_chain_by)
