@@ -226,7 +226,7 @@ class Shelf:
             "lines": lines,
             "position": None if header is None else str(header.end),
             "newest": None if header is None or newest is None else slice_summary(newest, state_of),
-            "lag_s": max(0.0, round((now - last_at).total_seconds(), 3)),
+            "lag_s": max(0, round((now - last_at).total_seconds())),
             "next_by": None if next_by is None else format_time(next_by),
             "overdue": next_by is not None and now > next_by,
             "ended": header is not None and header.kind == Kind.END,

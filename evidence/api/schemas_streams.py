@@ -69,7 +69,7 @@ _STREAM: Schema = {
     "lines": COUNT,
     "position": nullable(TEXT),
     "newest": nullable({"type": "object"}),
-    "lag_s": {"type": "number", "minimum": 0},
+    "lag_s": COUNT,
     "next_by": nullable(TIME),
     "overdue": FLAG,
     "ended": FLAG,

@@ -27,6 +27,7 @@ _MODULES = (
     "preserve",
     "seal",
     "find",
+    "stream",
     "issue",
     "verify",
     "trust",

@@ -1,0 +1,412 @@
+"""`evidence stream`: collect a stream, ask it with proof, recount it, end it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evidence.cli.console import Console, table
+from evidence.cli.exits import Exit, Usage
+from evidence.cli.files import read, write
+from evidence.cli.find import listing
+from evidence.cli.remote import connect, home_of, token_of, url_of
+from evidence.cli.verbs import REMOTE, Verbs, positive, seconds
+from models.canonical import JSONValue, b64
+
+if TYPE_CHECKING:
+    from evidence.client import AsyncClient
+    from evidence.collector import CollectorState, Wish
+    from models.extraction import Rule
+    from streaming.pipeline import Pipeline, Progress
+    from streaming.slicer import CutRule
+
+_RUN_ZH = """\
+来源：file:PATH（跟随增长与轮转）、kafka://HOST:PORT/TOPIC、-（标准输入）。
+关键字文件每行一个，或 TOML（keywords = […]、[[rule]]）。
+首次运行时声明流；采集方私钥与声明保存在 --state（默认 EVIDENCE_HOME/collectors 或 ~/.config/evidence/collectors），须保密。
+服务端最新的分片头就是已提交的偏移量：中断后再次运行即从该处继续，不丢不重。Ctrl-C 截出并签名最后一片。"""
+_RUN_EN = """\
+Sources: file:PATH (followed while it grows and rotates), kafka://HOST:PORT/TOPIC, - (standard input). One keyword a line,
+or TOML (keywords = […], [[rule]]). The first run declares the stream; the collector's key and declarations are kept under
+--state (default EVIDENCE_HOME/collectors, else ~/.config/evidence/collectors): keep them private. The newest slice header
+that the service holds is the committed offset: run again to go on there. Ctrl-C cuts and signs a last slice."""
+
+
+def register(verbs: Verbs) -> None:
+    """`stream run`, `list`, `show`, `query`, `recount` and `end` are in the table."""
+    group = verbs.group("stream", REMOTE, "流式数据存证", "streams of records")
+    _register_run(group)
+    group.add("list", REMOTE, _list, "各流的进度、滞后与下一期限", "how far, how late, by when the next slice must come")
+    show = group.add("show", REMOTE, _show, "查看一个流及其分片", "one stream and its newest slices")
+    query = group.add(
+        "query",
+        REMOTE,
+        _query,
+        "按关键字或取值查询，答案附完整性证明",
+        "ask for keywords or a value: the answer proves it is complete",
+    )
+    query.add_argument("--keyword", metavar="K", action="append", default=[])
+    query.add_argument("--all", action="store_true", help=verbs.say("同时含全部关键字的行", "lines that hold all the keywords"))
+    query.add_argument("--value", metavar="RULE=V", help=verbs.say("提取规则的一个取值", "a value of an extraction rule"))
+    query.add_argument("-o", "--output", metavar="answer.cz", help=verbs.say("写出可离线验证的答案包", "the answer as a bundle"))
+    query.add_argument(
+        "--scan", action="store_true", help=verbs.say("另行扫描全部存档行（无证明）", "count every archived line too (no proof)")
+    )
+    query.add_argument(
+        "--whole",
+        action="store_true",
+        help=verbs.say("答案包含整个分片，任何人可自行复核", "show slices whole: anyone can recount"),
+    )
+    recount = group.add("recount", REMOTE, _recount, "由存档重算分片与索引并签名", "derive slices and index again, and attest it")
+    end = group.add("end", REMOTE, _end, "结束一个流：签名的最后一片", "end a stream: its signed last slice")
+    end.add_argument("--reason", default="ended by its owner", metavar="TEXT")
+    for parser in (query, recount):
+        parser.add_argument("--from", metavar="TIME", dest="start", help=verbs.say("采集时间，含", "collected from, included"))
+        parser.add_argument("--to", metavar="TIME", dest="end", help=verbs.say("采集时间，不含", "collected to, not included"))
+    for parser in (show, query, recount):
+        parser.add_argument("--submitter", metavar="ACCOUNT")
+    for parser in (show, query, recount, end):
+        parser.add_argument("id", metavar="ID")
+    end.add_argument("--state", metavar="DIR")
+
+
+def _register_run(group: Verbs) -> None:
+    run = group.add(
+        "run", REMOTE, _run, "采集：来源 → 分片 → 存证", "collect: source, slices, preserved", more=(_RUN_ZH, _RUN_EN)
+    )
+    run.add_argument("--stream", metavar="ID", required=True)
+    run.add_argument("--source", metavar="kafka://…|file:PATH|-", required=True)
+    run.add_argument("--keywords", metavar="FILE")
+    run.add_argument("--slice-lines", type=positive, metavar="N")
+    run.add_argument("--slice-bytes", type=positive, metavar="N")
+    run.add_argument("--slice-seconds", type=seconds, metavar="S")
+    run.add_argument(
+        "--slice-key", action="store_true", help=group.say("按消息键切片", "a slice ends where the message key changes")
+    )
+    run.add_argument(
+        "--slice-rule", metavar="RULE", help=group.say("按规则取值切片", "a slice ends where the rule's value changes")
+    )
+    run.add_argument("--slice", choices=["merkle", "hash"])
+    run.add_argument("--index", choices=["merkle", "hash"])
+    run.add_argument("--public-slice", action="store_true", help=group.say("分片不属隐私（表 C.1）", "slices are not private"))
+    run.add_argument("--public-index", action="store_true", help=group.say("索引不属隐私（表 C.1）", "the index is not private"))
+    run.add_argument("--case", choices=["exact", "ascii"])
+    run.add_argument("--boundary", choices=["none", "word"])
+    run.add_argument("--charset", metavar="NAME")
+    run.add_argument("--max-silence", type=positive, metavar="S")
+    run.add_argument("--slice-proof", type=positive, metavar="S")
+    run.add_argument("--once", action="store_true", help=group.say("读到当前末尾即止", "read to the present end and stop"))
+    run.add_argument("--state", metavar="DIR")
+
+
+# --- collecting -----------------------------------------------------------------------------------------------------
+
+
+def _folder(args: argparse.Namespace, console: Console) -> Path:
+    if args.state:
+        return Path(args.state)
+    home = home_of(console)
+    if home.is_dir():
+        return home
+    configured = console.environ.get("XDG_CONFIG_HOME")
+    return (Path(configured) if configured else Path.home() / ".config") / "evidence"
+
+
+def _state(args: argparse.Namespace, console: Console, stream_id: str, *, fresh: bool) -> CollectorState:
+    from evidence.collector import CollectorState, state_path
+    from models.declaration import check_stream_id
+
+    path = state_path(_folder(args, console), check_stream_id(stream_id))
+    if not fresh and not path.exists():
+        raise Usage("collector of this stream is not kept here: expected its file", hint=f"see --state; looked for {path}")
+    return CollectorState.open(path, stream_id)
+
+
+def _client(args: argparse.Namespace, console: Console) -> AsyncClient:
+    from evidence.client import AsyncClient
+
+    return AsyncClient(url_of(args, console), token=token_of(console), request_id=console.request_id)
+
+
+def _wish(args: argparse.Namespace) -> Wish:
+    from evidence.collector import Wish
+    from models.keywords import MAX_FILE_BYTES, parse_keyword_file
+
+    encoding = "kafka" if args.source.startswith("kafka:") else "line"
+    keywords: tuple[bytes, ...] | None = None
+    rules: tuple[Rule, ...] = ()
+    if args.keywords:
+        text = read(args.keywords, "keyword file", limit=MAX_FILE_BYTES + 1)
+        keywords, rules = parse_keyword_file(text, case=args.case or "exact", encoding=encoding, charset=args.charset or "utf-8")
+    options = {
+        "boundary": args.boundary,
+        "case": args.case,
+        "charset": args.charset or ("utf-8" if args.keywords else None),
+        "max_silence_s": args.max_silence,
+        "slice_proof_s": args.slice_proof,
+        "slice_algorithm": args.slice,
+        "index_algorithm": args.index,
+        "slice_private": not args.public_slice,
+        "index_private": not args.public_index,
+    }
+    return Wish(args.stream, args.source, encoding, keywords, rules, options)
+
+
+def _cut_rule(args: argparse.Namespace, wish: Wish) -> CutRule:
+    from streaming.slicer import CutRule, FieldValue, MessageKey
+
+    given = {
+        name: value
+        for name, value in (("lines", args.slice_lines), ("bytes", args.slice_bytes), ("seconds", args.slice_seconds))
+        if value is not None
+    }
+    if args.slice_key and args.slice_rule:
+        raise Usage("--slice-key and --slice-rule both name an attribute: choose one")
+    if args.slice_rule:
+        rule = next((rule for rule in wish.rules if rule.name == args.slice_rule), None)
+        if rule is None:
+            raise Usage("--slice-rule is none of the keyword file's rules")
+        return CutRule(**given, attribute=FieldValue(rule))
+    return CutRule(**given, attribute=MessageKey() if args.slice_key else None)
+
+
+def _run(args: argparse.Namespace, console: Console) -> Exit:
+    import asyncio
+
+    wish = _wish(args)
+    cut = _cut_rule(args, wish)
+    state = _state(args, console, args.stream, fresh=True)
+    held = state.hold()
+    try:
+        document = asyncio.run(_collect(args, console, state, wish, cut))
+    finally:
+        os.close(held)
+    console.document(document, listing(document))
+    return Exit.DONE
+
+
+async def _collect(
+    args: argparse.Namespace, console: Console, state: CollectorState, wish: Wish, cut: CutRule
+) -> dict[str, JSONValue]:
+    import asyncio
+
+    from evidence.bootstrap import utc_now
+    from evidence.collector import ServiceSink, declare, origin_of, pipeline_of
+
+    async with _client(args, console) as client:
+        await declare(client, state, wish, randomness=os.urandom)
+        sink = ServiceSink(client, state, await origin_of(client))
+        pipeline = pipeline_of(state, sink, url=args.source, cut=cut, follow=not args.once, clock=utc_now, randomness=os.urandom)
+        telling = asyncio.ensure_future(_tell(pipeline, console))
+        _stop_on_signals(pipeline)
+        try:
+            progress = await pipeline.run()
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            telling.cancel()
+    return _document(progress, None if sink.last_promise is None else str(sink.last_promise.evidence_id))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first cause in a group: tasks that run together fail together, for one reason."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _stop_on_signals(pipeline: Pipeline) -> None:
+    import asyncio
+    import contextlib
+    import signal
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not in a thread, and not on every platform: there Ctrl-C ends the verb as any other.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, pipeline.stop)
+
+
+async def _tell(pipeline: Pipeline, console: Console) -> None:
+    """A line on stderr whenever a slice was preserved or something is in the way."""
+    import asyncio
+
+    said: tuple[object, ...] = ()
+    while True:
+        await asyncio.sleep(1)
+        progress = pipeline.progress
+        now = (progress.number, progress.error)
+        if now != said:
+            said = now
+            what = f"{progress.stream_id} {progress.state} slice {progress.number} position {progress.position}"
+            console.note(
+                f"{what} lines {progress.lines} behind {progress.behind}" + (f": {progress.error}" if progress.error else "")
+            )
+
+
+def _document(progress: Progress, evidence_id: str | None) -> dict[str, JSONValue]:
+    return {
+        "stream_id": progress.stream_id,
+        "state": str(progress.state),
+        "newest": progress.number,
+        "position": None if progress.position is None else str(progress.position),
+        "slices": progress.slices,
+        "lines": progress.lines,
+        "bytes": progress.payload_bytes,
+        "evidence_id": evidence_id,
+    }
+
+
+# --- looking --------------------------------------------------------------------------------------------------------
+
+
+def _list(args: argparse.Namespace, console: Console) -> Exit:
+    with connect(args, console) as client:
+        page = client.streams()
+    items = page.get("items")
+    rows = [_row(item, console) for item in (items if isinstance(items, list) else []) if isinstance(item, dict)]
+    head = console.say("流 分片 记录 位置 滞后(秒) 下一期限 状态", "stream slices lines position lag_s next_by state").split()
+    console.document(page, table(head, rows, widest=40) if rows else console.say("没有流", "no stream"))
+    return Exit.DONE
+
+
+def _row(item: dict[str, JSONValue], console: Console) -> list[str]:
+    state = console.say("正常", "running")
+    if item.get("ended"):
+        state = console.say("已结束", "ended")
+    elif item.get("overdue"):
+        state = console.say("逾期", "OVERDUE")
+    names = ("stream_id", "slices", "lines", "position", "lag_s", "next_by")
+    return [*("–" if item.get(name) is None else str(item[name]) for name in names), state]
+
+
+def _show(args: argparse.Namespace, console: Console) -> Exit:
+    with connect(args, console) as client:
+        stream = client.stream(args.id, submitter=args.submitter)
+    console.document(stream, listing({name: value for name, value in stream.items() if name != "declarations"}))
+    return Exit.DONE
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+def _word(text: str) -> JSONValue:
+    """An argument as a keyword: its text, or its bytes where the terminal's charset is not the text's."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return {"b64": b64(os.fsencode(text))}
+    return text
+
+
+def _question(args: argparse.Namespace) -> dict[str, JSONValue]:
+    question: dict[str, JSONValue] = {"from": args.start, "to": args.end, "submitter": args.submitter}
+    if args.value is not None:
+        name, equals, value = args.value.partition("=")
+        if not equals or not name or not value or args.keyword:
+            raise Usage("question has wrong form: expected --keyword K, or --value RULE=V alone")
+        question["value"] = {"rule": name, "v": _word(value)}
+    elif not args.keyword:
+        raise Usage("question asks nothing: expected --keyword K or --value RULE=V")
+    else:
+        question |= {"keywords": [_word(word) for word in args.keyword], "op": "and" if args.all else "or"}
+    question |= {name: True for name in ("scan", "whole") if getattr(args, name)}
+    return {name: value for name, value in question.items() if value is not None}
+
+
+def _query(args: argparse.Namespace, console: Console) -> Exit:
+    question = _question(args)
+    with connect(args, console) as client:
+        found = client.query_stream(args.id, question)
+        if args.output:
+            # The range that was left open is now known: both forms answer the very same question.
+            pinned = {**question, "from": found["from"], "to": found["to"]}
+            pinned.pop("scan", None)
+            write(console, args.output, client.stream_answer(args.id, pinned))
+    if args.output != "-":
+        console.document(found, _answer_text(found, console))
+    return {"VALID": Exit.DONE, "INVALID": Exit.REFUSED}.get(str(found.get("verdict")), Exit.UNDECIDED)
+
+
+def _answer_text(found: dict[str, JSONValue], console: Console) -> str:
+    parts = [_line_text(line) for line in _dicts(found.get("lines"))]
+    if found.get("lines") is None:
+        parts.append(console.say("（此角色不显示行）", "(lines are not shown to this role)"))
+    parts.append("")
+    for counted in _dicts(found.get("counts")):
+        n = counted.get("n") if counted.get("indexed") else console.say("未索引", "not indexed")
+        parts.append(f"n({counted.get('text', counted.get('b64'))}) = {n}")
+    parts.append(f"{found.get('from')} – {found.get('to')}")
+    parts.append(f"{found.get('verdict')}  {found.get('sentence')}")
+    parts += [f"  {text}" for text in _texts(found.get("indeterminate"))]
+    scan = found.get("scan")
+    if isinstance(scan, dict):
+        parts += [
+            "",
+            console.say("全量扫描（服务自述，无证明）：", "full scan (the service's word, no proof):") + f" {scan.get('counts')}",
+        ]
+        parts += [_line_text(line) for line in _dicts(scan.get("lines"))]
+    elif found.get("hint"):
+        parts.append(str(found["hint"]))
+    return "\n".join(parts)
+
+
+def _line_text(line: dict[str, JSONValue]) -> str:
+    return f"{line.get('position')}  {line.get('collected_at')}  {line.get('text', line.get('b64'))}"
+
+
+def _dicts(value: JSONValue) -> Sequence[dict[str, JSONValue]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _texts(value: JSONValue) -> Sequence[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+# --- recounting and ending ------------------------------------------------------------------------------------------
+
+
+def _recount(args: argparse.Namespace, console: Console) -> Exit:
+    given = {"from": args.start, "to": args.end, "submitter": args.submitter}
+    with connect(args, console) as client:
+        found = client.recount_stream(args.id, {name: value for name, value in given.items() if value is not None})
+    console.document(found, listing({name: value for name, value in found.items() if name != "notes"}))
+    if found.get("failed"):
+        return Exit.REFUSED
+    return Exit.DONE if found.get("complete") else Exit.UNDECIDED
+
+
+def _end(args: argparse.Namespace, console: Console) -> Exit:
+    import asyncio
+
+    with connect(args, console) as client:
+        if client.stream(args.id).get("pushed"):
+            found = client.end_stream(args.id, {"reason": args.reason})
+            console.document(found, listing(found))
+            return Exit.DONE
+    state = _state(args, console, args.id, fresh=False)
+    held = state.hold()
+    try:
+        document = asyncio.run(_sign_end(args, console, state))
+    finally:
+        os.close(held)
+    console.document(document, listing(document))
+    return Exit.DONE
+
+
+async def _sign_end(args: argparse.Namespace, console: Console, state: CollectorState) -> dict[str, JSONValue]:
+    from evidence.bootstrap import utc_now
+    from evidence.collector import end
+
+    async with _client(args, console) as client:
+        promise = await end(client, state, reason=args.reason, clock=utc_now, randomness=os.urandom)
+    return {
+        "stream_id": args.id,
+        "ended": True,
+        "slice_id": promise.evidence.statement.client_key,
+        "evidence_id": promise.evidence_id,
+    }
