@@ -9,6 +9,7 @@ from evidence.times import range_end
 from models.canonical import MAX_INTEGER, JSONValue, parse, unb64u
 from models.digest import Digest
 from models.errors import EvidenceError, Malformed, Problem
+from models.validation import unknown_members
 
 PAGE = 50
 MAX_PAGE = 1000
@@ -31,8 +32,7 @@ class Criteria:
         if not isinstance(body, dict):
             self._add("", "search", "an object of conditions")
             return
-        for name in sorted(set(body) - _CRITERIA):
-            self._add(f"/{name[:64]}", name[:64], f"no such condition; known are {', '.join(sorted(_CRITERIA))}")
+        self.problems += unknown_members("", "condition", "查询条件", body, sorted(_CRITERIA), "6.4.5-b", of="a search")
         for name, value in body.items():
             if name in _CRITERIA and value is not None:
                 getattr(self, f"_read_{name}")(value)

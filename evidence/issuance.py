@@ -37,6 +37,7 @@ from models.digest import Algorithm, pair
 from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
 from models.report import Report, Verdict
 from models.template import DataModel
+from models.validation import unknown_members
 
 MAX_IDS = 1000
 _RUNNING, _DONE, _FAILED = "running", "done", "failed"
@@ -350,8 +351,8 @@ def _request_problems(request: Mapping[str, JSONValue]) -> list[Problem]:
         ("kind", "item or transaction", request.get("kind", "item") in ("item", "transaction")),
     )
     wrong = [(name, text) for name, text, holds in expected if not holds]
-    wrong += [(name[:64], f"no such member; known are {', '.join(sorted(_REQUEST))}") for name in sorted(set(request) - _REQUEST)]
-    return [Problem(f"/{name}", name, "出证请求", text, "something else", "6.4.6-p1") for name, text in wrong]
+    problems = [Problem(f"/{name}", name, "出证请求", text, "something else", "6.4.6-p1") for name, text in wrong]
+    return problems + list(unknown_members("", "member", "出证请求", request, sorted(_REQUEST), "6.4.6-p1", of="an issuance"))
 
 
 def _texts(value: JSONValue) -> bool:
@@ -395,7 +396,14 @@ def _wanted(opened: Opened, names: Sequence[str]) -> set[tuple[str, str]]:
         }
         if not found:
             problems.append(
-                Problem("/disclose", name[:64], "披露字段", "a field of a stage of this item", "an unknown name", "6.4.6-p1")
+                Problem(
+                    "/disclose",
+                    "disclose",
+                    "披露字段",
+                    "fields of the stages of this item",
+                    f"a name of {len(name)} characters",
+                    "6.4.6-p1",
+                )
             )
         wanted |= found
     if problems:

@@ -31,6 +31,7 @@ from models.question import AskedValue, Op, Question
 from models.record import Position, Record, counted_part, open_kafka
 from models.report import Report
 from models.slice import SliceHeader
+from models.validation import unknown_members
 
 WAIT_S = 10.0
 """So long a question waits for the newest slice in its range to be on the chain."""
@@ -76,8 +77,7 @@ def read_question(body: JSONValue) -> Asked:
     given = body if isinstance(body, dict) else {}
     if not isinstance(body, dict):
         problems.add("", "an object")
-    for name in sorted(set(given) - _MEMBERS)[:8]:
-        problems.add(name[:64], f"no such member; known are {', '.join(sorted(_MEMBERS))}")
+    problems.found += unknown_members("", "member", "流式数据查询", given, sorted(_MEMBERS), "6.4.5-d", of="a question")
     keywords = given.get("keywords", [])
     if not isinstance(keywords, list) or not all(_is_keyword(each) for each in keywords):
         problems.add("keywords", 'an array of texts, or of objects {"b64": …} for other bytes')

@@ -23,6 +23,7 @@ from models.errors import EvidenceError, Invalid, Malformed, Problem
 from models.recount import recount_note, recount_slice
 from models.signature import Signer
 from models.slice import Kind, SliceHeader
+from models.validation import unknown_members
 
 _MEMBERS = {"from", "to", "submitter"}
 
@@ -126,10 +127,7 @@ def _again(header: SliceHeader, holdings: StreamHoldings) -> None:
 
 def _read(body: JSONValue) -> tuple[datetime | None, datetime | None, str | None]:
     given = body if isinstance(body, dict) else {"": body}
-    problems = [
-        Problem(f"/{name[:64]}", name[:64], "复核请求", f"only {', '.join(sorted(_MEMBERS))}", "another member", "C.4-b")
-        for name in sorted(set(given) - _MEMBERS)[:8]
-    ]
+    problems = list(unknown_members("", "member", "复核请求", given, sorted(_MEMBERS), "C.4-b", of="a recount"))
     times: list[datetime | None] = []
     for name in ("from", "to"):
         times.append(None)

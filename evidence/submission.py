@@ -17,6 +17,7 @@ from models.errors import EvidenceError, Invalid, Malformed, Problem
 from models.evidence import Link, Statement
 from models.field import described
 from models.names import check_name
+from models.validation import unknown_members
 
 _MEMBERS = {"template", "client_key", "stages", "sealed", "link", "occurred_at", "secret", "originals", "signature"}
 _TITLES = {
@@ -36,8 +37,6 @@ _TITLES = {
 _CLAUSES = {"signature": "6.4.3-a", "link": "7.2-p1", "originals": "6.4.2-f"}
 _encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 MAX_ORIGINALS = 512
-MAX_UNKNOWN_NAMED = 32
-"""A body of nothing but unknown names is answered in bounded time and space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,7 @@ class Submission:
         if not isinstance(body, dict):
             reader.add("", "", "an object with template, client_key and stages", body)
             raise reader.error()
-        unknown = set(body) - _MEMBERS
-        for name in sorted(unknown)[:MAX_UNKNOWN_NAMED]:
-            reader.add(f"/{_escape(name)}", name[:64], f"no such member; known are {', '.join(sorted(_MEMBERS))}", body[name])
-        if len(unknown) > MAX_UNKNOWN_NAMED:
-            reader.add("", "", "no unknown members", body, got=f"{len(unknown)} of them, the first named above")
+        reader.problems += unknown_members("", "member", "存证提交", body, sorted(_MEMBERS), "6.4.2-a", of="a submission")
         submission = cls(
             template=reader.text(body, "template", "a template's name and version, for example file@1"),
             client_key=reader.name(body, "client_key"),

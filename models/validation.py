@@ -6,7 +6,7 @@ of kinds; nothing is ever evaluated. A verifier does not read this part of a tem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
@@ -233,7 +233,7 @@ def _problem(pointer: str, field: str, title: str, expected: str, got: str, clau
 
 
 def _all(template: Template, stages: Mapping[str, JSONValue], link_code: str | None) -> Iterator[Problem]:
-    yield from _unknown(
+    yield from unknown_members(
         "/stages", "stage", "环节", stages, [stage.name for stage in template.stages], template.standard or template.name
     )
     for stage in template.stages:
@@ -246,7 +246,9 @@ def _all(template: Template, stages: Mapping[str, JSONValue], link_code: str | N
         if not isinstance(values, Mapping):
             yield _problem(pointer, stage.name, stage.name, "an object of fields", described(values), stage.fields[0].clause)
             continue
-        yield from _unknown(pointer, "field", stage.name, values, [field.name for field in stage.fields], stage.fields[0].clause)
+        yield from unknown_members(
+            pointer, "field", stage.name, values, [field.name for field in stage.fields], stage.fields[0].clause
+        )
         if all(values.get(field.name) is None for field in stage.fields):
             yield _problem(
                 pointer, stage.name, stage.name, "at least one field with a value", "no value at all", stage.fields[0].clause
@@ -291,22 +293,29 @@ def _stage_fits(stage: StageTemplate, values: JSONValue) -> bool:
     return given
 
 
-def _unknown(
-    pointer: str, what: str, title: str, given: Mapping[str, JSONValue], known: list[str], clause: str
+def unknown_members(
+    pointer: str,
+    what: str,
+    title: str,
+    given: Mapping[str, JSONValue],
+    known: Collection[str],
+    clause: str,
+    *,
+    of: str = "the template",
 ) -> Iterator[Problem]:
-    """One problem for each member that the template lacks. The name is not repeated: it may be the value of somebody's field."""
+    """One problem for each member that `known` lacks, at most 32. No name is repeated: it may be somebody's personal value."""
     unknown = [name for name in given if name not in known]
     for name in unknown[:_MAX_GUESSED]:
         near = get_close_matches(name, known, n=1, cutoff=0.6) if isinstance(name, str) and len(name) <= _MAX_NAME else []
         hint = f"perhaps {near[0]}" if near else f"one of {', '.join(known)}"
         length = f" with a name of {len(name)} characters" if isinstance(name, str) else ""
-        yield _problem(pointer, what, title, f"only the {what}s of the template, {hint}", f"an unknown {what}{length}", clause)
+        yield _problem(pointer, what, title, f"only the {what}s of {of}, {hint}", f"an unknown {what}{length}", clause)
     if len(unknown) > _MAX_GUESSED:
         yield _problem(
             pointer,
             what,
             title,
-            f"only the {what}s of the template",
+            f"only the {what}s of {of}",
             f"{len(unknown) - _MAX_GUESSED} more unknown {what}s",
             clause,
         )
@@ -324,7 +333,7 @@ def _of_items(field: Field, value: list[dict[str, JSONValue]], pointer: str) -> 
     names = [item.name for item in field.items]
     for index, element in enumerate(value):
         here = f"{pointer}/{index}"
-        yield from _unknown(here, "member", field.title, element, names, field.clause)
+        yield from unknown_members(here, "member", field.title, element, names, field.clause)
         for item in field.items:
             for found in _of_field(item, element.get(item.name), here, given=item.name in element):
                 yield replace(found, clause=field.clause)

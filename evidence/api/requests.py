@@ -15,6 +15,7 @@ from evidence.api.problems import BodyLate, UnsupportedMedia
 from evidence.errors import TooLarge, Unauthorised
 from models.canonical import MAX_BODY_BYTES, JSONValue, parse
 from models.errors import Malformed
+from models.opaque import kinds
 
 BODY_TIMEOUT_S = 30.0
 """Within this time the whole of a JSON body has to arrive; a slower client is answered 408."""
@@ -50,7 +51,8 @@ class RequestIds:
     def of(self, scope: Scope) -> str:
         """The id of the request of `scope`."""
         given = header(scope, b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
+        if given is not None and _REQUEST_ID.fullmatch(given) and not kinds(given.decode("ascii")):
+            # One that looks like a person's number is not taken over: it would stand in logs and audit rows.
             return given.decode("ascii")
         return f"{self._prefix}{next(self._count):016x}"
 
