@@ -189,26 +189,26 @@ class Originals:
 
     def _read(self, connection: Connection, held: _Object, key: bytes) -> Pair | None:
         """Both digests of the original, every byte decrypted; what does not open is named at its segment."""
-        head, manifest = self._opening(held.object_id, held.size, key), None
-        if not self._check_segments(head):
-            return None
-        openings = [head]
+        openings = [self._opening(held.object_id, held.size, key)]
         try:
+            manifest = None
             if held.kind == MANIFEST:
-                manifest = read_manifest(head)
-                openings = self._parts(connection, held, key)
-                if len(openings) != len(manifest.parts):
-                    detail = f"rows of parts are absent or do not open: expected {len(manifest.parts)}, got {len(openings)}"
+                manifest = read_manifest(openings[0])
+                parts = self._parts(connection, held, key)
+                if len(parts) != len(manifest.parts):
+                    detail = f"rows of parts are absent or do not open: expected {len(manifest.parts)}, got {len(parts)}"
                     self.findings.add(Unit.ORIGINAL, f"{held.where} parts", How.MISSING, detail)
                     return None
-                checked = [self._check_segments(opening) for opening in openings]
-                if not all(checked):
-                    return None
+                openings = parts
             with Original(openings, manifest) as original:
+                pair = original.verify()
                 self.findings.count("original bytes", original.size)
-                return original.verify()
+                return pair
         except EvidenceError as error:
-            self.findings.add(Unit.ORIGINAL, f"{held.where} digests", How.ALTERED, error.message)
+            # Read once more, piece by piece, to name each that does not open.
+            checked = [self._check_segments(opening) for opening in openings]
+            if all(checked):
+                self.findings.add(Unit.ORIGINAL, f"{held.where} digests", How.ALTERED, error.message)
             return None
 
     def _parts(self, connection: Connection, held: _Object, key: bytes) -> list[Opening]:

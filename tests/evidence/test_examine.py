@@ -13,7 +13,8 @@ import pytest
 from databases import KINDS, empty_database
 from examined import ORIGINALS, World, examined, make_world, original_submission, settings_for, settled, upload
 from homes import file_submission, preserve, serving
-from injuries import INJURIES, Found, groups
+from injuries import Found, groups
+from injuries_around import INJURIES
 
 from clock import ManualClock
 from evidence.cli.app import run
