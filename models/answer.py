@@ -82,6 +82,9 @@ class Holdings(Protocol):
     def records(self, number: int) -> Buffer:
         """The records of a slice."""
 
+    def erased(self, number: int) -> bool:
+        """Whether the contents of a slice were destroyed: its tombstone is then shown in place of index and lines."""
+
     def proven_at(self, header: SliceHeader) -> datetime | None:
         """The not-after that an evidence of this slice would prove, if it is known."""
 
@@ -89,7 +92,8 @@ class Holdings(Protocol):
 class Shown(NamedTuple):
     """What a finished answer shows, and which evidence must stand beside it.
 
-    Shapes: `slices` ascending, the last header's among them; `declarations` in order of use.
+    Shapes: `slices` ascending, the last header's among them; `declarations` in order of use; `erased` are slices
+        whose tombstones must stand beside the answer.
     """
 
     first: int
@@ -99,6 +103,7 @@ class Shown(NamedTuple):
     covered: bool
     lines: int
     counts: tuple[int, ...]
+    erased: tuple[int, ...] = ()
 
 
 Sink = Callable[[str, bytes], None]
@@ -174,6 +179,7 @@ class Answering:
         self._proving = _Proving(holdings)
         self._counts = [0] * max(1, len(question.keywords))
         self._lines = 0
+        self._erased: list[int] = []
 
     def write(self) -> Shown:
         """Write all files of `stream/` but recount notes, and say what evidence must stand beside them.
@@ -204,7 +210,7 @@ class Answering:
         self._proving.take(last.number)
         digests = tuple(declared.declaration.pair.sm3 for declared in self._used)
         numbers = tuple(sorted(set(self._proving.numbers)))
-        return Shown(first.number, last.number, digests, numbers, covered, self._lines, tuple(self._counts))
+        return Shown(first.number, last.number, digests, numbers, covered, self._lines, tuple(self._counts), tuple(self._erased))
 
     def _out_query(self) -> None:
         self._sink(QUERY, self._question.data)
@@ -245,6 +251,10 @@ class Answering:
 
     def _answer_slice(self, header: SliceHeader) -> None:
         if not header.lines:
+            return
+        if self._holdings.erased(header.number):
+            self._erased.append(header.number)
+            self._proving.take(header.number)
             return
         if self._question.value is not None:
             demanded = self._show_value(header, self._question.value)

@@ -410,6 +410,9 @@ def check_deadline(header: SliceHeader, declaration: Declaration) -> None:
     Raises: VerificationError otherwise.
     Source: formats §4 check 27, §5.4.
     """
-    expected = None if header.kind == Kind.END else header.created_at + timedelta(seconds=declaration.max_silence_s)
-    if header.next_by != expected:
+    try:
+        due = header.created_at + timedelta(seconds=declaration.max_silence_s)
+    except OverflowError as error:
+        raise VerificationError(f"next_by would lie beyond the year 9999 ({header.slice_id})") from error
+    if header.next_by != (None if header.kind == Kind.END else due):
         raise VerificationError(f"next_by is not slice_create_time and max_silence_s ({header.slice_id})")

@@ -43,7 +43,7 @@ def _read_receipt(case: Case, anchor: ShownAnchor, per_chain: Counter[str]) -> N
         anchor.receipt = replace(receipt, proof=None, data=b"")
         anchor.chain = case.trust.chain(receipt.chain)
         per_chain[receipt.chain] += 1
-        if per_chain[receipt.chain] <= max(1, len(case.items)):
+        if per_chain[receipt.chain] <= max(1, len(case.items) + len(case.tombstones)):
             _check_receipt(case, anchor, receipt)
             return
         case.judge.refused(14, f"more anchors of one chain than evidence are shown ({anchor.name})")
@@ -149,7 +149,7 @@ def _check_use(case: Case) -> None:
     """
     if not case.whole or not case.items or len(list(case.items_with_index())) != len(case.items):
         return
-    indices = [index for _, index in case.items_with_index()]
+    indices = case.indices()
     for anchor in case.anchors:
         payload = anchor.payload
         if payload is None:

@@ -130,6 +130,18 @@ class ShownAnchor:
         return later(self.facts.block_time, self.facts.not_later_than_error_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What an erasure/N.json holds, until it is known whether its checkpoint is to be believed."""
+
+    name: str
+    submitter: str
+    index: int
+    head: Checkpoint
+    named: frozenset[str]
+    """The evidence ids that it discloses."""
+
+
 @dataclass(slots=True)
 class Case:
     """The whole matter: bundle, trust, and what was read of each file."""
@@ -141,6 +153,7 @@ class Case:
     """False once a file could not be read: then what it holds may be what other files refer to."""
     items: list[Item] = field(default_factory=list)
     anchors: list[ShownAnchor] = field(default_factory=list)
+    tombstones: list[Tombstone] = field(default_factory=list)
     consistency: dict[tuple[Algorithm, int, int], ConsistencyProof] = field(default_factory=dict)
     shown: dict[Algorithm, dict[str, Shown]] = field(default_factory=lambda: {tree: {} for tree in TREES})
     lines: int = 0
@@ -205,6 +218,10 @@ class Case:
         for line in note.lines:
             shown.lines.setdefault(line.text, line)
         return shown.checkpoint
+
+    def indices(self) -> list[int]:
+        """The places in the log of all that the bundle proves: its items, and the tombstones."""
+        return [index for _, index in self.items_with_index()] + [tombstone.index for tombstone in self.tombstones]
 
     def items_with_index(self) -> Iterator[tuple[Item, int]]:
         """The items whose place in the log is shown."""

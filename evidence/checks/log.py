@@ -121,6 +121,8 @@ def _names_a_key(shown: Shown, log: LogTrust | None) -> bool:
 
 def _relied_sizes(case: Case, tree: Algorithm) -> set[int]:
     found = {head.size for item in case.items if (head := item.proven.get(tree)) is not None}
+    if tree is Algorithm.SM3:
+        found |= {tombstone.head.size for tombstone in case.tombstones}
     if tree is Algorithm.SM3 or found:
         found |= {anchor.size for anchor in case.anchors if anchor.counted}
     return found

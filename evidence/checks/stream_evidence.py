@@ -166,7 +166,8 @@ class _Blocks:
             name = f"blocks/{number}.json"
             try:
                 value = parse(case.files[name], max_bytes=MAX_JSON_BYTES)
-                self._files[str(value["chain"]), int(value["height"])] = name
+                if {"engine", "proof"} <= set(value):
+                    self._files[str(value["chain"]), int(value["height"])] = name
             except (EvidenceError, KeyError, TypeError, ValueError):
                 continue  # said by check 17
 

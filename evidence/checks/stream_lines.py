@@ -29,6 +29,7 @@ class Asked:
     ranks: tuple[tuple[int, int], ...]
 
 
+UNSALTED = "SHA-256 twins of slices and indexes, whose salts are not shown"
 Places = list[tuple[int, int]]
 """The (line, count) pairs of one keyword or value in one slice."""
 
@@ -48,6 +49,7 @@ class SliceLines:
         self._recounted = recounted
         self._erased = {item.evidence.statement.stages[0][1] for item in matter.case.items if item.erased}
         self._lines = 0
+        self._scanned: dict[int, int] = {}
         asked = max(1, len(matter.question.keywords))
         self.counts = [0] * asked
         self.slices_with = [0] * asked
@@ -55,11 +57,16 @@ class SliceLines:
     def judge(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> None:
         """Checks 28 to 30 of one slice in range that has lines."""
         found: list[Places] | None = None
+        self._recounted.expect()
+        whole = self._recounted.whole_of(header, declared)
         with self._judge.trying(28, header.slice_id):
+            self._check_rules(header, declared)
             if self._matter.question.value is not None:
                 found = self._value(header, declared)
             else:
                 found = self._index(header, declared, asked)
+        if whole is not None:
+            self._scan(header, declared, asked, whole, found)
         if found is None:
             self._skip(header)
             return
@@ -68,12 +75,30 @@ class SliceLines:
             self.slices_with[place] += bool(places)
         demanded = self._matter.question.demanded(found)
         self._judge_lines(header, declared, asked, found, demanded)
-        self._recounted.judge_whole(header, declared, lambda payload: self._recount(payload, declared, asked), found)
 
     def _skip(self, header: SliceHeader) -> None:
         """The index could not be used: the slice's lines are passed over, what was said stays said."""
         with self._judge.trying(29, header.slice_id):
             self._rows[LINES].of(header.number)
+
+    def _scan(self, header: SliceHeader, declared: DeclaredCase, asked: Asked, whole: Buffer, found: list[Places] | None) -> None:
+        """31a: a slice shown whole is counted again, also for keywords that its declaration does not index."""
+        declaration, question = declared.declaration, self._matter.question
+        again: list[Places] = [[] for _ in found or ()]
+        missing = [place for place in range(len(question.keywords)) if place not in {known for known, _ in asked.ranks}]
+        for line, payload in enumerate(whole.payloads()):
+            if found is not None:
+                for places, times in zip(again, self._recount(payload, declared, asked), strict=True):
+                    if times:
+                        places.append((line, times))
+            text = counted_part(payload, declaration.encoding) if missing else b""
+            for place in missing:
+                n = count(text, question.keywords[place], boundary=declaration.boundary, case=declaration.case)
+                self._scanned[place] = self._scanned.get(place, 0) + n
+        with self._judge.trying(31, header.slice_id):
+            if found is not None and again != found:
+                raise VerificationError("index lied: counted again, the slice has other hits than its index says")
+            self._recounted.counted_again(indexed=found is not None)
 
     # --- 28 -------------------------------------------------------------------------------------------------------------
 
@@ -85,6 +110,12 @@ class SliceLines:
                 raise Undecided("slice was erased: a tombstone names it, its index is not shown")
             raise VerificationError("keyword hidden: slice in range shows no index")
         return row
+
+    @staticmethod
+    def _check_rules(header: SliceHeader, declared: DeclaredCase) -> None:
+        names = [each.rule.name for each in declared.declaration.rules]
+        if [name for name, _ in header.rules or ()] != names:
+            raise VerificationError("slice has values of other rules than its declaration has")
 
     def _index(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> list[Places] | None:
         if not asked.ranks:
@@ -111,7 +142,7 @@ class SliceLines:
                 verify_subset(hashes, declaration.keywords_size, path, header.index.sm3)
             except VerificationError as error:
                 raise VerificationError(f"older index, n lowered or keyword hidden: {error.message}") from error
-            self._judge.not_checked.add("SHA-256 twins of slices and indexes, whose salts are not shown")
+            self._judge.not_checked.add(UNSALTED)
         texts = dict(leaves)
         found: list[Places] = []
         for place, rank in asked.ranks:
@@ -131,6 +162,7 @@ class SliceLines:
         trie = dict(header.rules or ()).get(asked.rule)
         if trie is None:
             raise VerificationError("slice has no values of a rule that its declaration has")
+        self._judge.not_checked.add(UNSALTED)
         label = label_of(declared.cell_key, header.stream_id, header.number, asked.rule, asked.value)
         entry = verify_value(
             asked.rule, asked.value, label, trie.sm3,
@@ -195,6 +227,10 @@ class SliceLines:
         self._judge.passed(28, "index leaves of the keywords asked stand at their ranks, in every slice in range with lines")
         self._judge.passed(29, f"all {self._lines} lines that the index demands are shown, and no others")
         self._judge.passed(30, "every line shown stands at its number, and was counted again")
+        if self._recounted.all_whole:
+            for place, n in sorted(self._scanned.items()):
+                keyword = shown_keyword(self._matter.question.keywords[place])
+                self._judge.findings.add(f"full scan of the slices shown whole: {keyword} stands in them {n} times")
 
 
 def _at(places: Places, line: int) -> int:

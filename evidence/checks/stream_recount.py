@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evidence.checks.stream_matter import DeclaredCase, Matter
@@ -13,7 +13,7 @@ from models.digest import DIGEST_BYTES
 from models.errors import Undecided, VerificationError
 from models.leaf import open_line
 from models.nodes import SALT_BYTES
-from models.record import Buffer
+from models.record import Buffer, counted_part
 from models.recount import RecountNote, check_pieces, digest_of_slices
 from models.slice import SliceHeader, evidence_pair
 
@@ -36,7 +36,7 @@ class Recounted:
         self._first: int | None = None
         self._turns: list[tuple[int, bytes]] = []
         self._wholes = {name for name in matter.case.files if _WHOLE.fullmatch(name)}
-        self._counted = 0
+        self._counted = self._whole = 0
         self._with_lines = 0
         self.closed: str | None = None
         """The sentence that takes the place of (a), once every slice in range was counted again."""
@@ -56,18 +56,24 @@ class Recounted:
 
     # --- slices shown whole -----------------------------------------------------------------------------------------
 
-    def judge_whole(
-        self,
-        header: SliceHeader,
-        declared: DeclaredCase,
-        recount: Callable[[bytes], list[int]],
-        found: Sequence[Sequence[tuple[int, int]]],
-    ) -> None:
-        """31a: content, positions and the leaf of every keyword asked, derived from the slice's own bytes."""
+    def expect(self) -> None:
+        """A slice in range with lines: one that could be shown whole."""
         self._with_lines += 1
+
+    @property
+    def all_whole(self) -> bool:
+        """Whether every slice in range with lines is shown whole, and its content holds."""
+        return self._with_lines > 0 and self._whole == self._with_lines
+
+    def counted_again(self, *, indexed: bool) -> None:
+        """A slice shown whole agrees with the index of what was asked, if that is indexed."""
+        self._counted += indexed
+
+    def whole_of(self, header: SliceHeader, declared: DeclaredCase) -> Buffer | None:
+        """31a: the records of a slice shown whole, which give its content and tile its range; None if it is not shown."""
         name = whole_slice_name(header.number)
         if name not in self._wholes:
-            return
+            return None
         self._wholes.discard(name)
         with self._judge.trying(31, name):
             data = self._matter.case.files[name]
@@ -77,14 +83,11 @@ class Recounted:
                 raise VerificationError("line altered: whole slice does not give the header's content")
             buffer = Buffer.of(open_line(leaf)[1] for leaf in leaves)
             check_pieces(header, buffer, declared.declaration)
-            again: list[list[tuple[int, int]]] = [[] for _ in found]
-            for line, payload in enumerate(buffer.payloads()):
-                for places, times in zip(again, recount(payload), strict=True):
-                    if times:
-                        places.append((line, times))
-            if again != [list(places) for places in found]:
-                raise VerificationError("index lied: counted again, the slice has other hits than its index says")
-            self._counted += 1
+            for payload in buffer.payloads():
+                counted_part(payload, declared.declaration.encoding)
+            self._whole += 1
+            return buffer
+        return None
 
     # --- notes ------------------------------------------------------------------------------------------------------
 

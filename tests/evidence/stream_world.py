@@ -66,6 +66,7 @@ class Stream:
         self.declareds: list[Declared] = []
         self.declaration_items: list[Made] = []
         self.at = Position(0, 0)
+        self.destroyed: set[int] = set()
         self.anchored: Anchored | None = None
         self.declare(keywords, rules)
 
@@ -206,6 +207,9 @@ class Stream:
 
     def records(self, number: int) -> Buffer:
         return self.held[number].buffer
+
+    def erased(self, number: int) -> bool:
+        return number in self.destroyed
 
     def proven_at(self, _header: SliceHeader) -> datetime | None:
         return self.world.now
