@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from evidence import stream_store as rows
 from evidence.access import Caller, Role
 from evidence.batch import moment
-from evidence.errors import Ambiguous, NotFound
+from evidence.errors import Ambiguous, Erased, NotFound
 from evidence.keystore import KeyStore
 from evidence.store import Store
 from evidence.stream_archive import Counts, SliceArchive, open_counts, open_keywords
@@ -142,6 +142,26 @@ class Shelf:
 
         self.archive.sweep(known)
 
+    def health(self) -> tuple[int, int, int]:
+        """(streams that have not ended, those whose next slice is overdue, seconds since the quietest one's newest slice)."""
+        alive = overdue = silent = 0
+        now = self._clock()
+        for row in self.everything():
+            last_at, next_by, _, ended = self._pace(row)
+            if not ended:
+                alive += 1
+                overdue += next_by is not None and now > next_by
+                silent = max(silent, round((now - last_at).total_seconds()))
+        return alive, overdue, silent
+
+    def _pace(self, row: StreamRow) -> tuple[datetime, datetime | None, SliceHeader | None, bool]:
+        """When the newest slice was made, by when the next must be there, its header, and whether the stream has ended."""
+        header = self.newest_header(row)
+        if header is not None:
+            return header.created_at, header.next_by, header, header.kind == Kind.END
+        at = moment(row.created_ms)
+        return at, at + timedelta(seconds=self.known(row)[-1].declaration.max_silence_s), None, False
+
     # --- slices -----------------------------------------------------------------------------------------------------
 
     def newest(self, row: StreamRow) -> SliceRow | None:
@@ -182,8 +202,20 @@ class Shelf:
             return rows.notes(connection, row.id, first, last)
 
     def secrets(self, items: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The secrets of slices. Raises: Erased."""
-        return self._secrets.get_many(items)
+        """The secrets of those slices that have one: not of erased ones."""
+        try:
+            return self._secrets.get_many(items)
+        except Erased:
+            kept = [item for item in items if not self.is_erased(item)]
+            return self._secrets.get_many(kept)
+
+    def is_erased(self, item: bytes) -> bool:
+        """Whether a slice's secret was destroyed, and all it held with it."""
+        try:
+            self._secrets.get_many([item])
+        except Erased:
+            return True
+        return False
 
     def records(self, row: SliceRow, secret: bytes) -> Buffer:
         """The records of a slice; none of one without lines.
@@ -208,9 +240,7 @@ class Shelf:
         newest, (count, lines) = self.newest(row), self.totals(row)
         declared = self.known(row)[-1].declaration
         now = self._clock()
-        header = None if newest is None else SliceHeader.parse(newest.header)
-        last_at = moment(row.created_ms) if header is None else header.created_at
-        next_by = last_at + timedelta(seconds=declared.max_silence_s) if header is None else header.next_by
+        last_at, next_by, header, ended = self._pace(row)
         return {
             "stream_id": row.stream_id,
             "submitter": row.submitter,
@@ -229,7 +259,7 @@ class Shelf:
             "lag_s": max(0, round((now - last_at).total_seconds())),
             "next_by": None if next_by is None else format_time(next_by),
             "overdue": next_by is not None and now > next_by,
-            "ended": header is not None and header.kind == Kind.END,
+            "ended": ended,
         }
 
 
@@ -301,6 +331,11 @@ class StreamHoldings:
         found = self._shelf.secrets([row.evidence_id for row in page])
         self._secrets = {row.number: found[row.evidence_id] for row in page if row.evidence_id in found}
         return page
+
+    def erased(self, number: int) -> bool:
+        """As `Holdings.erased`."""
+        row = self.row(number)
+        return number not in self._secrets and self._shelf.is_erased(row.evidence_id)
 
     def row(self, number: int) -> SliceRow:
         """The stored slice of that number."""

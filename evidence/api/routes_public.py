@@ -177,6 +177,7 @@ def metrics(request: Request, service: Running) -> Response:
 def _state_lines(service: Service) -> list[str]:
     size, chains = service.log.state.size, chain_rows(service)
     age = oldest_promise_age_s(service, service.clock())
+    streams, overdue, silent_s = service.shelf.health()
     return [
         *gauge("evidence_log_size", "Entries in the log.", {"": size}),
         *gauge("evidence_queue_depth", "Items that wait for a commit.", {"": service.log.waiting}),
@@ -194,4 +195,7 @@ def _state_lines(service: Service) -> list[str]:
             {row.chain: int(row.height is not None) for row in chains},
             label="chain",
         ),
+        *gauge("evidence_streams", "Streams that have not ended.", {"": streams}),
+        *gauge("evidence_streams_overdue", "Streams whose next slice is overdue: their collector is silent.", {"": overdue}),
+        *gauge("evidence_stream_silence_seconds", "Age of the newest slice of the quietest stream.", {"": silent_s}),
     ]
