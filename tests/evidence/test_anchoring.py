@@ -131,9 +131,11 @@ async def test_range_is_cut_at_the_payload_limit_and_no_item_is(tmp_path: Path) 
             len(payloads.build(state, chain=chain, start=start, limit=60_000, seen=()).data) for start in (0, len(bodies) - 1)
         )
         limit = bare + (whole - bare) // 3 + RANGE_MARGIN_BYTES
-        limited(service, limit)
+        relay = limited(service, limit)
         clock.advance(60)
         the_chain(service).wake.set()
+        assert await service.anchoring.wait_final(len(bodies) - 1, 30) == "final"
+        relay.max_payload_bytes = 60_000
         await check_running(service, bodies, held)
         rows = listed(service)
         assert len(rows) > 2
