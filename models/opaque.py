@@ -63,14 +63,37 @@ EMAIL: Final = Pattern(
 )
 # Beside a letter too, unlike IDENTITY: a key is often a prefix and a number. Cards by the first digits of the schemes in use:
 # any 13 to 19 digits with a check digit would be one sequence number in ten.
-_KEYED_IDENTITY = replace(IDENTITY, form=re.compile(IDENTITY.form.pattern.replace("[0-9A-Za-z])", "[0-9])")))
+_KEYED_IDENTITY = replace(
+    IDENTITY,
+    form=re.compile(
+        r"(?<![0-9])[1-9][0-9]{5}[ /-]?(?:18|19|20)[0-9]{2}[ /-]?(?:0[1-9]|1[0-2])[ /-]?"
+        r"(?:0[1-9]|[12][0-9]|3[01])[ /-]?[0-9]{3}[0-9Xx](?![0-9])"
+    ),
+    holds=lambda text: _is_identity_number(re.sub("[ /-]", "", text)),
+)
+# The form of before 1999 has no check digit, so the region must be one that exists and the day one that may.
+_OLD_IDENTITY = replace(
+    IDENTITY,
+    form=re.compile(
+        r"(?<![0-9])(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[12])[0-9]{4}[0-9]{2}"
+        r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}(?![0-9])"
+    ),
+    holds=lambda _text: True,
+)
+_KEYED_PHONE = replace(
+    PHONE, form=re.compile(r"(?<![0-9])(?:(?:\+|00)?86[- ]?|00?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}(?![0-9])")
+)
+_LANDLINE = Pattern(
+    "PHONE", "a telephone number", re.compile(r"(?<![0-9])\(?0(?:10|2[0-9]|[3-9][0-9]{2})[)-][ ]?[2-8][0-9]{6,7}(?![0-9])")
+)
+_KEYED_EMAIL = replace(EMAIL, form=re.compile(r"[^\s@<>,;:/]{1,64}@[A-Za-z0-9\-]{1,64}(?:\.[A-Za-z0-9\-]{1,64}){1,8}"))
 _CARD = Pattern(
     "CARD",
     "a bank card number",
     re.compile(r"(?<![0-9])(?:62|4[0-9]|5[1-5])[0-9]{2}(?:[ -]?[0-9]{4}){2,3}[ -]?[0-9]{1,7}(?![0-9])"),
     lambda text: passes_luhn(text) and sum(char.isdigit() for char in text) in _CARD_DIGITS,
 )
-PATTERNS: Final = (_KEYED_IDENTITY, PHONE, _CARD, EMAIL)
+PATTERNS: Final = (_KEYED_IDENTITY, _OLD_IDENTITY, _KEYED_PHONE, _LANDLINE, _CARD, _KEYED_EMAIL)
 
 _RANDOM = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # UUID
@@ -83,7 +106,7 @@ _RANDOM = re.compile(
 def kinds(text: str) -> list[str]:
     """The titles of the kinds of personal information that `text` seems to hold, in fixed order."""
     plain = _RANDOM.sub("\n", unicodedata.normalize("NFKC", text))
-    return [pattern.title for pattern in PATTERNS if pattern.find(plain)]
+    return list(dict.fromkeys(pattern.title for pattern in PATTERNS if pattern.find(plain)))
 
 
 def check_opaque(text: str, pointer: str, field: str, *, values: Collection[str] = ()) -> list[Problem]:
