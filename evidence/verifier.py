@@ -12,7 +12,7 @@ from datetime import datetime
 from evidence.checks import algorithms, anchors, content, links, log, stream, submitter, times
 from evidence.checks.case import Case, read
 from evidence.checks.content import OriginalDigest, original
-from evidence.checks.erasure import read_tombstones
+from evidence.checks.erasure import judge_tombstones, read_tombstones
 from evidence.checks.independence import check_third_parties, independence
 from evidence.checks.judge import Judge
 from models.bundle import Bundle, unpack
@@ -75,6 +75,7 @@ def _run(bundle: Bundle, trust: TrustRoots, judge: Judge, originals: Sequence[Or
     anchors.check_records(case)
     anchors.check_count(case)
     log.check_windows(case)
+    judge_tombstones(case)
     times.bound(case)
     times.check_order_of_times(case)
     times.check_witnesses(case)
