@@ -154,7 +154,7 @@ def height_of(bundle: bytes) -> int | None:
 
 def forge(bundle: bytes, trust: TrustRoots) -> tuple[Forgery, ...]:
     """What the verifier says to copies of `bundle`, each with one thing changed."""
-    return tuple(_judge(change, data, trust) for change, data in _copies(bundle))
+    return tuple(judge(change, data, trust) for change, data in _copies(bundle))
 
 
 def _copies(bundle: bytes) -> Iterator[tuple[str, bytes]]:
@@ -202,7 +202,8 @@ def _other_receipt(receipt: bytes) -> bytes:
     return canonical(value)
 
 
-def _judge(change: str, data: bytes, trust: TrustRoots) -> Forgery:
+def judge(change: str, data: bytes, trust: TrustRoots) -> Forgery:
+    """What the verifier says to one copy, and which step says it first."""
     report: Report = verify(data, trust)
     if report.verdict is None:
         return Forgery(change, "malformed", 1, report.malformed)

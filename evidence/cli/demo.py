@@ -18,13 +18,16 @@ from evidence.cli.exits import Exit, Usage
 from evidence.cli.files import read
 from evidence.cli.remote import connect, home_of, url_of
 from evidence.cli.verbs import REMOTE, Verbs, seconds
+from models.canonical import JSONValue
 
 if TYPE_CHECKING:
     from evidence.client import Client
     from evidence.demo import Exhibit, Shown
+    from evidence.demo_stream import StreamShown
 
 ACCOUNTS = ("demo-login", "demo-suitability", "demo-order")
 _TOKEN_DAYS = 1
+_LINES_SHOWN = 5
 _MAX_LOG_BYTES = 8 << 20
 _LOGS = ("dpkg.log", "dnf.log", "apt/history.log", "alternatives.log", "syslog", "messages", "bootstrap.log")
 _PARTICULARS = re.compile(r": expected [0-9a-f]{8}…, got [0-9a-f]{8}…| \([a-z]+/[0-9]+\)$")
@@ -175,12 +178,51 @@ def _demo(args: argparse.Namespace, console: Console) -> Exit:
         folder.mkdir(parents=True, exist_ok=True)
         exhibits = _exhibits(args, console, accounts, folder)
         shown = run(clients, exhibits, trust=trust, folder=folder, timeout_s=args.timeout, progress=console.progress)
-    holds = all(each.holds for each in shown)
-    console.document({"items": [each.to_json() for each in shown], "holds": holds}, _text(shown, console, holds=holds))
+        stream = None if args.paths else _show_stream(args, console, clients[0], folder)
+    holds = all(each.holds for each in shown) and (stream is None or stream.holds)
+    document: dict[str, JSONValue] = {"items": [each.to_json() for each in shown], "holds": holds}
+    document["stream"] = None if stream is None else stream.to_json()
+    console.document(document, _text(shown, stream, console, holds=holds))
     return Exit.DONE if holds else Exit.REFUSED
 
 
-def _text(shown: Sequence[Shown], console: Console, *, holds: bool) -> str:
+def _show_stream(args: argparse.Namespace, console: Console, client: Client, folder: Path) -> StreamShown | None:
+    """A log of this machine as a stream: followed to its end, asked, verified. Left out where the service is not our own."""
+    import os
+
+    from evidence.bootstrap import utc_now
+    from evidence.cli.remote import token_of
+    from evidence.client import AsyncClient
+    from evidence.collector import CollectorState, state_path
+    from evidence.demo_stream import collect, show, stream_name
+
+    log, home = _machine_log(console), home_of(console)
+    if log is None or args.trust or urlsplit(url_of(args, console)).hostname not in _LOOPBACK:
+        console.note(console.say("流式演示需要本机日志与本机服务，略过", "no log or no service of this machine: stream left out"))
+        return None
+    own = AsyncClient(url_of(args, console), token=token_of(console), request_id=console.request_id)
+    collect(own, log, home, clock=utc_now, randomness=os.urandom)()
+    name = stream_name(log)
+    words = CollectorState.open(state_path(home, name), name).declared[-1].keywords
+    apart = folder / "stream"
+    apart.mkdir(exist_ok=True)
+    # The collector's key was registered just now: only a trust file made after that knows it.
+    return show(client, log, apart, trust=_local_trust(console), words=words)
+
+
+def _stream_text(stream: StreamShown, console: Console) -> str:
+    head = console.say("流 分片 查询 命中 结论", "stream slices word hits verdict").split()
+    asked = table(head, [[stream.what, str(stream.slices), stream.keyword, str(stream.n), stream.verdict]], widest=48)
+    lines = [*stream.lines[:_LINES_SHOWN], *(["…"] if len(stream.lines) > _LINES_SHOWN else [])]
+    forged = table(
+        console.say("篡改 结论 步骤 原因", "change verdict step reason").split(),
+        [[each.change, each.verdict, str(each.step), each.reason] for each in stream.forgeries],
+        widest=90,
+    )
+    return "\n".join([asked, "", *lines, "", forged])
+
+
+def _text(shown: Sequence[Shown], stream: StreamShown | None, console: Console, *, holds: bool) -> str:
     head = console.say("对象 存证编号 序号 块高 结论 不晚于", "what id leaf height verdict not-after").split()
     rows = [
         [
@@ -211,4 +253,5 @@ def _text(shown: Sequence[Shown], console: Console, *, holds: bool) -> str:
         if holds
         else console.say("未全部通过", "not everything holds")
     )
-    return f"{table(head, rows, widest=48)}\n\n{forged}\n\n{closing}"
+    streamed = "" if stream is None else f"{_stream_text(stream, console)}\n\n"
+    return f"{table(head, rows, widest=48)}\n\n{forged}\n\n{streamed}{closing}"
