@@ -24,6 +24,8 @@ Language = Literal["zh", "en"]
 _WORDS: dict[Language, dict[str, str]] = {
     "zh": {
         "colon": "：",
+        "comma": "、",
+        "remark": "{}（{}）",
         "warning": SANDBOX_WARNING,
         "item": "单项存证 (item)",
         "transaction": "交易的链式数据 (transaction)",
@@ -32,7 +34,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "stream": "流",
         "submitter": "提交方",
         "log": "日志",
-        "range": "采集时间",
+        "start": "采集时间自",
+        "end": "采集时间至",
         "keywords": "关键字",
         "value": "规则取值",
         Op.AND.value: "同时含有",
@@ -63,6 +66,8 @@ _WORDS: dict[Language, dict[str, str]] = {
     },
     "en": {
         "colon": ": ",
+        "comma": ", ",
+        "remark": "{} ({})",
         "warning": f"{SANDBOX_WARNING} · test environment, not to be used as evidence",
         "item": "item",
         "transaction": "transaction",
@@ -71,7 +76,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "stream": "stream",
         "submitter": "submitter",
         "log": "log",
-        "range": "time of collection",
+        "start": "collected from",
+        "end": "collected before",
         "keywords": "keywords",
         "value": "value of a rule",
         Op.AND.value: "all of them",
@@ -216,9 +222,8 @@ class _Page:
         return [*lines, *self._listed("collude", report.independence.must_collude, "  ")]
 
     def _party(self, role: str, names: Iterable[str]) -> str:
-        if self._lang == "zh":
-            return f"{chinese_name(role)}：{'、'.join(names)}"
-        return f"{role}: {', '.join(names)}"
+        known = chinese_name(role) if self._lang == "zh" else role
+        return f"{known}{self._words['colon']}{self._words['comma'].join(names)}"
 
     def _question(self, value: JSONValue) -> list[str]:
         """What an answer answers; a question that cannot be read is left to the steps, which refuse it."""
@@ -230,14 +235,13 @@ class _Page:
             return []
         words = self._words
         if question.value is None:
-            asked = [("keywords", ", ".join(map(shown_keyword, question.keywords)))]
+            asked = [("keywords", words["comma"].join(map(shown_keyword, question.keywords)))]
             if len(question.keywords) > 1:
-                asked = [("keywords", f"{asked[0][1]} ({words[question.op]})")]
+                asked = [("keywords", words["remark"].format(asked[0][1], words[question.op]))]
         else:
             asked = [("value", f"{question.value.rule} = {shown_keyword(question.value.value)}")]
-        ends = [self._moment(question.start), self._moment(question.end)]
         facts = [("log", question.log), ("submitter", question.submitter), ("stream", question.stream_id)]
-        facts += [("range", f"{ends[0]}  –  {ends[1]}"), *asked]
+        facts += [("start", self._moment(question.start)), ("end", self._moment(question.end)), *asked]
         return ["", self._pair("question"), *(f"  {self._pair(name, _safe(text))}" for name, text in facts)]
 
 
