@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import DBAPIError
 
 from chain_gateway.port import ChainGateway, ChainUnavailable, OutcomeUnknown, Rejected, proofs
-from evidence import anchors
+from evidence import anchors, trail
 from evidence.anchors import AnchorRow
 from evidence.batch import moment
 from evidence.contents import Contents
@@ -378,6 +378,7 @@ class Anchoring:
         self._step(Step.INTENT_BEFORE)
         row = await self._write_intent(chain, payload)
         self._step(Step.INTENT_AFTER)
+        trail.anchored("opened", row)
         return row
 
     async def _write_intent(self, chain: Chain, payload: Payload) -> AnchorRow:
@@ -403,6 +404,7 @@ class Anchoring:
             found = tx_id
             await self._log.write(lambda connection: anchors.note_transaction(connection, row.number, found))
             chain.open = row = _with_transaction(row, tx_id)
+            trail.anchored("submitted", row, tx_id=tx_id)
         self._step(Step.RECEIPT_BEFORE)
         receipt = await chain.gateway.receipt(tx_id)
         self._step(Step.RECEIPT_AFTER)
@@ -458,6 +460,7 @@ class Anchoring:
             )
         )
         self._step(Step.FINAL_AFTER)
+        trail.anchored("final", row, tx_id=receipt.tx_id, height=receipt.height)
         chain.open, chain.end, chain.submitted_end = None, row.end, row.end
         chain.failures, chain.last_error = 0, ""
         await self._note_covered()

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Transaction
 from sqlalchemy.exc import DBAPIError
 
 from evidence import store as rows
+from evidence import trail
 from evidence.batch import Batch, Outcome, Pending, Sealed
 from evidence.errors import Damaged, HomeRefused, OutcomeOpen, Overloaded, StorageFull, Unready
 from evidence.logtree import LogTree
@@ -320,7 +321,9 @@ class Log:
             try:
                 self._limit_wait(connection)
                 batch = self._batch(connection, old.head, now, self._after())
-                batch.sort_out([item for call in calls for item in call.items])
+                items = [item for call in calls for item in call.items]
+                trail.collected(items)
+                batch.sort_out(items)
                 new = self._extend(connection, old, batch, now)
             except BaseException:
                 transaction.rollback()
@@ -330,6 +333,7 @@ class Log:
             connection.close()
         outcomes = batch.outcomes
         if new is not None:
+            trail.sealed(batch.fresh, new.size)
             self._publish(new)
             try:
                 _prove(outcomes, new)
@@ -346,6 +350,7 @@ class Log:
             return None
         self._step(Step.INSERT_BEFORE)
         batch.insert()
+        trail.built(batch.fresh)
         self._step(Step.INSERT_AFTER)
         entries = batch.read_back(old.size)
         trees = [tree.extended(entries) for tree in (old.sm3, old.sha256)]

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +38,14 @@ class Served:
 
 
 @contextmanager
-def served(home: Path, **settings: str) -> Iterator[Served]:
-    """The service of a fresh home; stopped by SIGTERM, and then it must have ended with 0."""
+def served(home: Path, *, options: Sequence[str] = ("--quiet",), **settings: str) -> Iterator[Served]:
+    """The service of a fresh home, its log in `serve.log` beside it; stopped by SIGTERM, and then it must have ended with 0."""
     environ = clean_environment(EVIDENCE_HOME=str(home), **settings)
     with redirect_stdout(io.StringIO()):
         assert run(["init", "--quiet"], environ=environ) == 0
     with (home.parent / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [*ENTRY, "serve", "--port", "0", "--json", "--quiet"],
+            [*ENTRY, "serve", "--port", "0", "--json", *options],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=log,
