@@ -144,8 +144,8 @@ class Anchoring:
         oldest = self._oldest_ms
         # A chain that joined after the oldest item waits for the next one: then only intake itself can keep the promise.
         if oldest is not None and any(chain.end < self._log.state.size for chain in self.chains.values()):
-            age = (now - moment(oldest)).total_seconds()
-            if age >= PROMISE_SHARE * self._settings.promise_s:
+            age_s = now.timestamp() - oldest / 1000
+            if age_s >= PROMISE_SHARE * self._settings.promise_s:
                 raise Overloaded(
                     "the oldest promise nears its end: intake pauses until the chain has caught up", retry_after_s=60
                 )

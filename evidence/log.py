@@ -167,7 +167,7 @@ class Log:
         self._check_stopped()
         if self._closing:
             raise Unready("the service is shutting down", retry_after_s=10)
-        if self._clock() < datetime.fromtimestamp(self.state.head.newest_ms / 1000, UTC) - BACK_JUMP:
+        if self._clock().timestamp() * 1000 < self.state.head.newest_ms - 1000 * BACK_JUMP.total_seconds():
             raise Unready("the clock went back behind the newest item: sealing pauses until it has caught up", retry_after_s=30)
         self._guard()
 
@@ -194,8 +194,13 @@ class Log:
                 raise Overloaded("too many items wait to be sealed", retry_after_s=2)
             self._calls.append(call)
             self._waiting += len(items)
-            self._condition.notify()
+        # Not at once: requests that the loop has read already come before this, and share the commit.
+        loop.call_soon(self._wake)
         return await call.future
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify()
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """`change` ran in a transaction of its own in the writer's thread and is flushed.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
-from operator import eq, ge, lt
+from itertools import chain
+from operator import attrgetter, eq, ge, lt
 from typing import Any
 
 from sqlalchemy import (
@@ -41,6 +42,7 @@ HEAD_ROW = 1
 TREE_NUMBER = {"sm3": 0, "sha256": 1}
 _BOUND_PER_QUERY = 500
 _READERS = 8
+_ROWS_PER_STATEMENT = (32, 8, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,9 @@ class CheckpointRow:
     twin: str
     signed_at_s: int
 
+
+_head_row = attrgetter(*HeadRow.__slots__)
+_checkpoint_row = attrgetter(*CheckpointRow.__slots__)
 
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -206,16 +211,25 @@ def run(connection: Connection, text: str, values: Any = ()) -> CursorResult[*tu
 
 
 @cache
-def _insert_text(table: Table) -> str:
+def _insert_text(table: Table, count: int) -> str:
     names = [column.name for column in table.columns if column.autoincrement is not True]
     quoted = ", ".join(f'"{name}"' for name in names)
-    return f'INSERT INTO "{table.name}" ({quoted}) VALUES ({", ".join("?" * len(names))})'  # noqa: S608 - names of our own tables
+    row = f"({', '.join('?' * len(names))})"
+    return f'INSERT INTO "{table.name}" ({quoted}) VALUES {", ".join([row] * count)}'  # noqa: S608 - names of our own tables
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Put in rows whose values stand in the order of the table's columns, a number that counts itself left out."""
-    if rows:
-        run(connection, _insert_text(table), rows)
+    if connection.dialect.name != "sqlite":
+        if rows:
+            run(connection, _insert_text(table, 1), rows)
+        return
+    # Many rows a statement: SQLite gives the interpreter's lock away at each step, and the thread would wait for it each time.
+    start = 0
+    for width in _ROWS_PER_STATEMENT:
+        while len(rows) - start >= width:
+            run(connection, _insert_text(table, width), tuple(chain.from_iterable(rows[start : start + width])))
+            start += width
 
 
 # --- the head -------------------------------------------------------------------------------------------------
@@ -251,7 +265,7 @@ _MOVE_HEAD = (
 
 def move_head(connection: Connection, old: HeadRow, new: HeadRow) -> bool:
     """Whether the head stood at `old` and now stands at `new`: the compare-and-swap that lets one writer win."""
-    return run(connection, _MOVE_HEAD, (*astuple(new), old.size, old.epoch)).rowcount == 1
+    return run(connection, _MOVE_HEAD, (*_head_row(new), old.size, old.epoch)).rowcount == 1
 
 
 # --- items ----------------------------------------------------------------------------------------------------
@@ -453,7 +467,7 @@ def read_tile(connection: Connection, tree: int, level: int, number: int) -> byt
 
 def put_checkpoint(connection: Connection, row: CheckpointRow) -> None:
     """Store both notes signed at one size."""
-    insert_many(connection, tables.checkpoint, [astuple(row)])
+    insert_many(connection, tables.checkpoint, [_checkpoint_row(row)])
 
 
 def read_checkpoint(connection: Connection, *, size: int | None = None, at_least: int | None = None) -> CheckpointRow | None:

@@ -42,6 +42,7 @@ MAX_T = 253_402_300_800
 _KEY_ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES = 4, 8, 64
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _VKEY = re.compile(r"([^\s+]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,256})")
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _LINE = re.compile("\u2014 ([^\\s+]{1,256}) ([A-Za-z0-9+/=]{8,16384})")
 _FIRST_LINE = {Algorithm.SM3: "cz/tlog-proof-sm3@v", Algorithm.SHA256: "c2sp.org/tlog-proof@v"}
 
@@ -182,7 +183,7 @@ def signature_line(name: str, key_id: bytes, body: bytes) -> str:
 
 
 def _printable(text: str) -> bool:
-    return not any(letter < " " and letter != "\n" for letter in text)
+    return _UNPRINTABLE.search(text) is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,11 +84,11 @@ class Libcrypto:
 
     def __init__(self, path: str) -> None:
         try:
-            library = ctypes.CDLL(path)
+            library, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
             for name, (result, arguments) in _FUNCTIONS.items():
-                function = getattr(library, name)
-                function.restype = result
-                function.argtypes = arguments
+                for function in (getattr(library, name), getattr(quick, name)):
+                    function.restype = result
+                    function.argtypes = arguments
         except (OSError, AttributeError) as error:
             raise SigningUnavailable("libcrypto cannot be used: expected OpenSSL 3.0 or later with SM2") from error
         if library.OpenSSL_version_num() < _OLDEST:
@@ -101,13 +101,15 @@ class Libcrypto:
         library.ERR_clear_error()
         if not self._sm3 or not context:
             raise SigningUnavailable("libcrypto was built without SM2: expected OpenSSL 3.0 or later with SM2 and SM3")
-        # Kept as attributes: looking a function up in the library costs more than some of the calls.
-        self._context_new = library.EVP_MD_CTX_new
-        self._context_free = library.EVP_MD_CTX_free
-        self._set_key_context = library.EVP_MD_CTX_set_pkey_ctx
-        self._key_context_new = library.EVP_PKEY_CTX_new_from_pkey
-        self._key_context_free = library.EVP_PKEY_CTX_free
-        self._set_id = library.EVP_PKEY_CTX_set1_id
+        # Kept as attributes: looking a function up in the library costs more than some of the calls. And through a handle that
+        # keeps the interpreter's lock: they are so short that giving it away would only make this thread wait for it.
+        self._context_new = quick.EVP_MD_CTX_new
+        self._context_free = quick.EVP_MD_CTX_free
+        self._set_key_context = quick.EVP_MD_CTX_set_pkey_ctx
+        self._key_context_new = quick.EVP_PKEY_CTX_new_from_pkey
+        self._key_context_free = quick.EVP_PKEY_CTX_free
+        self._set_id = quick.EVP_PKEY_CTX_set1_id
+        self._clear_error = quick.ERR_clear_error
 
     def generate(self) -> Key:
         """A new key from OpenSSL's own generator."""
@@ -237,7 +239,7 @@ class Libcrypto:
     def _release(self, context: int, key_context: int) -> None:
         self._context_free(context)
         self._key_context_free(key_context)
-        self._library.ERR_clear_error()
+        self._clear_error()
 
     def _key(self, pointer: int) -> Key:
         library = self._library
