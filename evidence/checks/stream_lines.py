@@ -50,6 +50,8 @@ class SliceLines:
         self._erased = {item.evidence.statement.stages[0][1] for item in matter.case.items if item.erased}
         self._lines = 0
         self._scanned: dict[int, int] = {}
+        self._all_leaves: list[bytes] | None = None
+        """The whole index of the present slice, where the answer shows it."""
         asked = max(1, len(matter.question.keywords))
         self.counts = [0] * asked
         self.slices_with = [0] * asked
@@ -57,6 +59,7 @@ class SliceLines:
     def judge(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> None:
         """Checks 28 to 30 of one slice in range that has lines."""
         found: list[Places] | None = None
+        self._all_leaves = None
         self._recounted.expect()
         whole = self._recounted.whole_of(header, declared)
         with self._judge.trying(28, header.slice_id):
@@ -81,12 +84,12 @@ class SliceLines:
         with self._judge.trying(29, header.slice_id):
             self._rows[LINES].of(header.number)
 
-    def _scan(self, header: SliceHeader, declared: DeclaredCase, asked: Asked, whole: Buffer, found: list[Places] | None) -> None:
+    def _scan(self, header: SliceHeader, declared: DeclaredCase, asked: Asked, whole: Whole, found: list[Places] | None) -> None:
         """31a: a slice shown whole is counted again, also for keywords that its declaration does not index."""
         declaration, question = declared.declaration, self._matter.question
         again: list[Places] = [[] for _ in found or ()]
         missing = [place for place in range(len(question.keywords)) if place not in {known for known, _ in asked.ranks}]
-        for line, payload in enumerate(whole.payloads()):
+        for line, payload in enumerate(whole.buffer.payloads()):
             if found is not None:
                 for places, times in zip(again, self._recount(payload, declared, asked), strict=True):
                     if times:
@@ -98,6 +101,10 @@ class SliceLines:
         with self._judge.trying(31, header.slice_id):
             if found is not None and again != found:
                 raise VerificationError("index lied: counted again, the slice has other hits than its index says")
+            if self._all_leaves is None or header.index is None:
+                self._judge.not_checked.add(UNSALTED)
+            elif flat(whole.index_salt, self._all_leaves, algorithm=Algorithm.SHA256) != header.index.sha256:
+                raise VerificationError("older index, or altered: list of the index does not give the header's digests")
             self._recounted.counted_again(indexed=found is not None)
 
     # --- 28 -------------------------------------------------------------------------------------------------------------
@@ -132,6 +139,8 @@ class SliceLines:
             raise VerificationError("keyword hidden: index does not show the leaves of exactly the ranks asked")
         if header.index is None:
             raise VerificationError("slice with lines has no index")
+        if len(leaves) == declaration.keywords_size:
+            self._all_leaves = [text.encode() for _, text in leaves]
         if hashed:
             salt = unb64u(row["salt"], size=SALT_BYTES, what="salt of the index")
             if path or flats_of([text.encode() for _, text in leaves], salt) != header.index:

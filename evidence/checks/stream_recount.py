@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evidence.checks.stream_matter import DeclaredCase, Matter
 from models.answer import whole_slice_name
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 MAX_NOTES = 64
 _NOTE = re.compile(r"stream/recount/([0-9]+)\.note", re.ASCII)
 _WHOLE = re.compile(r"stream/slices/([0-9]+)\.bin", re.ASCII)
+
+
+class Whole(NamedTuple):
+    """A slice shown whole: its records, and the salt of its index's flat."""
+
+    buffer: Buffer
+    index_salt: bytes
 
 
 class Recounted:
@@ -69,7 +76,7 @@ class Recounted:
         """A slice shown whole agrees with the index of what was asked, if that is indexed."""
         self._counted += indexed
 
-    def whole_of(self, header: SliceHeader, declared: DeclaredCase) -> Buffer | None:
+    def whole_of(self, header: SliceHeader, declared: DeclaredCase) -> Whole | None:
         """31a: the records of a slice shown whole, which give its content and tile its range; None if it is not shown."""
         name = whole_slice_name(header.number)
         if name not in self._wholes:
@@ -86,7 +93,7 @@ class Recounted:
             for payload in buffer.payloads():
                 counted_part(payload, declared.declaration.encoding)
             self._whole += 1
-            return buffer
+            return Whole(buffer, data[SALT_BYTES : 2 * SALT_BYTES])
         return None
 
     # --- notes ------------------------------------------------------------------------------------------------------
