@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evidence.checks.stream_matter import DeclaredCase, Matter, Rows, shown_keyword
-from evidence.checks.stream_recount import Recounted
+from evidence.checks.stream_recount import Recounted, Whole
 from models.answer import INDEX, LINES, RULES
 from models.canonical import unb64, unb64u
 from models.counting import count
