@@ -17,7 +17,7 @@ from evidence import store as rows
 from evidence.examination import ledger, notes
 from evidence.examination.anchored import ChainList, name_strangers
 from evidence.examination.damage import DamageMap, Findings, How, Progress, Unit
-from evidence.examination.ground import Ground, check_database, check_names, check_windows, open_ground
+from evidence.examination.ground import Ground, check_database, check_names, check_windows, kept_heads, open_ground
 from evidence.examination.items import Items
 from evidence.examination.kept import BUCKET, Row, Tally, any_tag, as_bytes, name_differences, plain
 from evidence.examination.leaves import Leaf, TileData, feed, read_leaf, read_rows, read_tiles
@@ -77,14 +77,14 @@ class _Examination:
         self._before: int | None = None
         self._sizes: frozenset[int] = frozenset()
         self._newest: CheckpointRow | None = None
-        self._kept_head: tuple[int, bytes] | None = None
+        self._kept: dict[str, tuple[int, bytes]] = {}
 
     def run(self) -> DamageMap:
         """Everything was examined, in the order in which one thing rests on another."""
         ground, originals = self._ground, Originals(self._ground)
         # Before the snapshot: what is kept outside never runs ahead of what the log then holds.
         with ground.reading_part("secrets"):
-            self._kept_head = None if ground.secrets is None else ground.secrets.head()
+            self._kept = kept_heads(ground)
         snapshot = None
         with ground.reading_part("head"), ground.store.reading() as connection:
             snapshot = take(connection, ground)
@@ -173,12 +173,11 @@ class _Examination:
         if read.t is not None:
             self._notes.check_time(row.size, read.t, created_ms)
         self._newest = row
-        kept = self._kept_head
-        if kept is not None and kept[0] == row.size and read.is_signed and kept[1] != read.roots.get(Algorithm.SM3):
-            detail = "the head kept beside the secrets is not that of this log"
-            self._findings.add(
-                Unit.HEAD, "head_lock root", How.ALTERED, detail, expected=read.roots.get(Algorithm.SM3), found=kept[1]
-            )
+        root = read.roots.get(Algorithm.SM3)
+        for name, kept in self._kept.items():
+            if kept[0] == row.size and read.is_signed and kept[1] != root:
+                detail = "the head kept outside the database is not that of this log"
+                self._findings.add(Unit.HEAD, f"{name} root", How.ALTERED, detail, expected=root, found=kept[1])
 
     def _check_times(self, created: dict[int, int | None], checkpoints: Sequence[CheckpointRow]) -> None:
         """created_at never falls along the log, and a checkpoint stands wherever it changes: every commit has one of each."""
@@ -224,7 +223,7 @@ class _Examination:
                 handled |= chain.handled
             name_strangers(connection, set(self._lists), handled, findings)
         check_head(snapshot, self._before, self._newest, findings)
-        self._check_kept_head(snapshot)
+        self._check_kept_heads(snapshot)
         self._secrets.name_failed()
         self._items.check_erasures()
         home = ground.facts
@@ -234,18 +233,16 @@ class _Examination:
             detail = "subject is not the one that the service's own items name"
             findings.add(Unit.HOME, "home.json subject", How.ALTERED, detail)
 
-    def _check_kept_head(self, snapshot: Snapshot) -> None:
-        kept = self._kept_head
-        if kept is None:
-            return
-        if kept[0] > snapshot.size:
-            detail = "the log is behind the head that is kept beside the secrets"
-            self._findings.add(Unit.HEAD, "head_lock size", How.ALTERED, detail, expected=kept[0], found=snapshot.size)
-        elif kept[0] > 0:
-            with self._ground.reading_part("checkpoints"), self._ground.store.reading() as connection:
-                if rows.read_checkpoint(connection, size=kept[0]) is None:
-                    detail = "the checkpoint of the head that is kept beside the secrets is absent"
-                    self._findings.add(Unit.CHECKPOINT, f"size {kept[0]}", How.MISSING, detail)
+    def _check_kept_heads(self, snapshot: Snapshot) -> None:
+        for name, (size, _) in self._kept.items():
+            if size > snapshot.size:
+                detail = "the log is behind the head that is kept outside the database"
+                self._findings.add(Unit.HEAD, f"{name} size", How.ALTERED, detail, expected=size, found=snapshot.size)
+            elif size > 0:
+                with self._ground.reading_part("checkpoints"), self._ground.store.reading() as connection:
+                    if rows.read_checkpoint(connection, size=size) is None:
+                        detail = "the checkpoint of a head that is kept outside the database is absent"
+                        self._findings.add(Unit.CHECKPOINT, f"size {size}", How.MISSING, detail, leaves=(size - 1, size))
 
     # --- tables beside items ----------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Unit(StrEnum):
     CONTENT = "content"
     SECRET = "secret"  # noqa: S105 - the name of a unit
     TEMPLATE = "template"
+    STREAM = "stream"
     ORIGINAL = "original"
     SEGMENT = "segment"
     FILE = "file"
@@ -75,6 +76,7 @@ UNITS_ZH: Mapping[Unit, str] = {
     Unit.CONTENT: "密文内容",
     Unit.SECRET: "存证密钥",
     Unit.TEMPLATE: "模板",
+    Unit.STREAM: "流式数据",
     Unit.ORIGINAL: "原件",
     Unit.SEGMENT: "原件分段",
     Unit.FILE: "文件",

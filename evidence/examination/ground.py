@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from chain_gateway.port import node_key_path
 from evidence.errors import HomeRefused, Unready
 from evidence.examination.damage import Findings, How, Unit
-from evidence.home import CLOCK_MARGIN, HOME_FILE, KEY_YEARS, HomeFacts
+from evidence.home import CLOCK_MARGIN, HOME_FILE, KEY_YEARS, MARK_FILE, HeadMark, HomeFacts
 from evidence.keys import FindKey, HomeKeys, WrappingKeys
 from evidence.keystore import KeyStore
 from evidence.schema import check_version
@@ -229,3 +229,27 @@ def check_database(ground: Ground) -> None:
         for (said,) in connection.exec_driver_sql(f"PRAGMA integrity_check({_INTEGRITY_ROWS})").all():
             if said != "ok":
                 ground.findings.add(Unit.DATABASE, f"{name}: {said[:100]}", How.ALTERED, "pages or indexes contradict each other")
+
+
+def kept_heads(ground: Ground) -> dict[str, tuple[int, bytes]]:
+    """The heads that are kept outside the log's database and were certainly committed: size and SM3 root (formats §3.4)."""
+    found: dict[str, tuple[int, bytes]] = {}
+    mark = _mark(ground.settings.home)
+    if mark is not None:
+        found["head file"] = mark
+    lock = None if ground.secrets is None else ground.secrets.head()
+    if lock is not None:
+        found["head_lock"] = lock.old_size, lock.old_root
+        if mark is not None and mark[0] >= lock.new_size:
+            found["head_lock new"] = lock.new_size, lock.new_root
+    return found
+
+
+def _mark(home: Path) -> tuple[int, bytes] | None:
+    if not (home / MARK_FILE).is_file():
+        return None
+    mark = HeadMark(home)
+    try:
+        return mark.read()
+    finally:
+        mark.close()

@@ -19,6 +19,7 @@ from evidence.examination.damage import Findings, How, Unit
 from evidence.examination.ground import Ground
 from evidence.examination.kept import Give, as_bytes, plain
 from evidence.examination.leaves import Leaf
+from evidence.examination.streamed import TEMPLATES, check_streamed
 from evidence.examination.unwrapping import Secrets
 from models.canonical import JSONValue, parse
 from models.commitment import StageCommitment, commit
@@ -95,6 +96,8 @@ class Items:
                 self._note(item, item.evidence)
                 give_rows(item.index, item.evidence, give)
             self._check_content(item, contents.get(item.index), secrets.get(item.identity), give)
+            if item.evidence is not None and item.evidence.statement.template_name in TEMPLATES:
+                check_streamed(connection, item.index, item.evidence.statement, self.findings)
         self._check_links(connection, items)
         return items
 
@@ -205,7 +208,7 @@ class Items:
         try:
             value = parse(open_content(secret, f"ev_{item.identity.hex()}", sealed), max_bytes=MAX_CONTENT_BYTES)
             stages, item.originals = value["stages"], value["originals"]
-            if item.template is not None and item.evidence is not None:
+            if item.template is not None and item.evidence is not None and item.template.name not in TEMPLATES:
                 self._commit(item, item.template, item.evidence, stages)
         except (EvidenceError, LookupError, TypeError, ValueError, AttributeError):
             detail = "the encrypted content does not open under the item's secret, or is no content"

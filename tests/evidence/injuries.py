@@ -415,4 +415,8 @@ def whole_log_set_back(world: World) -> list[Found]:
     values = *roots, created, signed
     world.run("UPDATE head SET size = 622, sm3_root = ?, sha256_root = ?, newest_ms = ?, signed_at_s = ?", *values)
     world.run("DELETE FROM anchor WHERE start >= 542")
-    return [(Unit.ANCHOR, How.MISSING, f"{world.chain} anchor 542")]
+    return [
+        (Unit.ANCHOR, How.MISSING, f"{world.chain} anchor 542"),
+        (Unit.HEAD, How.ALTERED, "head file size"),
+        (Unit.HEAD, How.ALTERED, "head_lock new size"),
+    ]

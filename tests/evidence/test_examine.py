@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from databases import KINDS, empty_database
 from examined import ORIGINALS, World, examined, make_world, original_submission, settings_for, settled, upload
-from homes import file_submission, preserve, serving
+from homes import business, file_submission, preserve, serving
 from injuries import Found, groups
 from injuries_around import INJURIES
 
 from clock import ManualClock
+from evidence.access import Role
 from evidence.cli.app import run
 from evidence.cli.console import Console
 from evidence.cli.examine import map_text
@@ -151,6 +152,25 @@ def test_items_whose_anchor_is_not_final_yet_are_no_damage(tmp_path: Path) -> No
     damage = examined(tmp_path / "home")
     assert found(damage) == set()
     assert (damage.unanchored, damage.provable) == (((0, 3),), ())
+
+
+def test_streams_raise_no_alarm_and_an_altered_header_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def make() -> None:
+        async with serving(settings_for(home)) as service:
+            caller = business(service)
+            subject = caller.subject_id, caller.subject_name
+            service.access.add(caller.account, roles=[Role.BUSINESS], subject=subject, expires_at=None)
+            await service.pushing.declare({"stream_id": "s1", "keywords": ["buy", "sell"]}, caller, request_id="test")
+            await service.pushing.push("s1", {"first": 0, "records": ["buy AAA", "sell BBB"]}, caller, request_id="test")
+
+    asyncio.run(make())
+    assert found(examined(home)) == set()
+    world = World(home)
+    leaf = world.one("SELECT max(leaf_index) FROM stream_slice")
+    world.flip("stream_slice", "header", "leaf_index = ?", leaf)
+    assert found(examined(home)) == {(Unit.STREAM, How.ALTERED, f"leaf {leaf} slice")}
 
 
 @pytest.fixture(params=KINDS)
