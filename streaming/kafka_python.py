@@ -31,7 +31,7 @@ class PythonClient:
         self._place = TopicPartition(address.topic, address.partition or 0)
         address.check_files()
         settings = _settings(address)
-        with _explained():
+        with _explained(sasl=address.user is not None):
             self._consumer = KafkaConsumer(
                 group_id=None, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed",
                 max_poll_records=_MOST_AT_ONCE, max_partition_fetch_bytes=MAX_FETCH_BYTES, fetch_max_bytes=2 * MAX_FETCH_BYTES,
@@ -138,7 +138,7 @@ class _Heard(logging.Handler):
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(*, sasl: bool) -> Iterator[None]:
     """Errors of the first connection become ours, with the reason that the library had for them."""
     heard = _Heard()
     log = logging.getLogger("kafka")
@@ -146,12 +146,12 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (errors.KafkaError, OSError) as error:
-        raise _reason(heard.reasons, error) from error
+        raise _reason(heard.reasons, error, sasl=sasl) from error
     finally:
         log.removeHandler(heard)
 
 
-def _reason(reasons: list[BaseException], error: Exception) -> StreamError:
+def _reason(reasons: list[BaseException], error: Exception, *, sasl: bool) -> StreamError:
     for reason in reasons[::-1]:
         chain: BaseException | None = reason
         while chain is not None:
@@ -160,4 +160,7 @@ def _reason(reasons: list[BaseException], error: Exception) -> StreamError:
             if "CERTIFICATE_VERIFY_FAILED" in str(chain):
                 return _meaning(ssl.SSLError())
             chain = chain.__cause__ or chain.__context__
+    if sasl and any("disconnected" in str(reason) for reason in reasons):
+        # The broker's answer to a wrong password can be overtaken by the end of its connection.
+        return SourceUnavailable("kafka closed the connection while logging in", hint="check user, password_file and mechanism")
     return _meaning(error)

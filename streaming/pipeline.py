@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from models.anchor import BlockRef
 from models.errors import EvidenceError, Malformed
 from models.record import Buffer, Encoding, Position
+from models.recount import counts_bytes
 from models.slice import Epoch, Kind, SliceHeader
 from streaming.port import Batch, Source, SourceGap, SourceUnavailable
 from streaming.processing import Plan, Process, process
@@ -192,10 +193,10 @@ class Pipeline:
             self._source = await self._patiently(lambda: self._open_at(start, identity), self._stopping)
         except _Stopped:
             return False
-        declared = self._declaration.encoding
-        if self._source.encoding != declared:
-            await self._source.aclose()
-            raise Malformed(f"source gives {self._source.encoding} records: expected {declared}, as the stream is declared")
+        declared, source = self._declaration.encoding, self._source
+        if source.encoding != declared or source.bytewise != counts_bytes(self._declaration):
+            await source.aclose()
+            raise Malformed(f"source gives other records or positions than the stream is declared with: expected {declared}")
         self._slicer = Slicer(self._told.cut, start or Position(0, 0), encoding=declared, bytewise=self._source.bytewise)
         self._made_at = self._told.clock()
         return True

@@ -208,7 +208,9 @@ class Slicer:
         if start == 0 and end == len(batch):
             part = batch
         else:
-            offsets = array("I", (offset - first for offset in batch.offsets[start:end])) if first else batch.offsets[:end]
+            offsets = batch.offsets[start:end]
+            if first:
+                offsets = array("I", [offset - first for offset in offsets])
             part = Batch(batch.epoch, 0, batch.data[first:last], offsets, batch.positions[start:end])
         self._parts.append(part)
         self.lines += end - start

@@ -247,15 +247,21 @@ class Cluster:
         if held is not None and held.poll() is None:
             return 0
         mark = len(self._log(node))
-        archive = f"-XX:ArchiveClassesAtExit={self._dump}" if self._dump else f"-XX:SharedArchiveFile={self._distribution.archive}"
+        use = "ArchiveClassesAtExit" if self._dump else "SharedArchiveFile"
+        command = [
+            "java", f"-Xmx{_HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+            f"-XX:{use}={self._dump or self._distribution.archive}", "-Djava.awt.headless=true",
+            "-cp", self._distribution.class_path, "kafka.Kafka", str(self._folder / f"{node}.properties"),
+        ]  # fmt: skip
         with (self._folder / f"{node}.log").open("ab") as log:
             self._running[node] = subprocess.Popen(
-                [
-                    "java", f"-Xmx{_HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", archive,
-                    "-Djava.awt.headless=true", "-cp", self._distribution.class_path, "kafka.Kafka", self._folder / f"{node}.properties",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl takes no lock
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl between fork and exec takes no lock
+            )
         return mark
 
     def kill(self, node: int = 1) -> None:
@@ -294,7 +300,7 @@ def _make_certificate(server: Path, authority: Path) -> None:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     secret = key.private_bytes(

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from kafka_broker import Cluster
@@ -57,7 +58,9 @@ class Topic:
     def producer(self, **settings: str | int | bool) -> Producer:
         return Producer({"bootstrap.servers": self._cluster.servers, "enable.idempotence": True, "log_level": 0, **settings})
 
-    def fill(self, values: Iterable[bytes], *, partition: int = 0, key: bytes | None = None, timestamp: int = 1_700_000_000_000) -> None:
+    def fill(
+        self, values: Iterable[bytes], *, partition: int = 0, key: bytes | None = None, timestamp: int = 1_700_000_000_000
+    ) -> None:
         producer = self.producer()
         for value in values:
             producer.produce(self.name, value, key=key, partition=partition, timestamp=timestamp)

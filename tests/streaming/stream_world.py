@@ -14,12 +14,13 @@ from models.declaration import Declaration
 from models.digest import sm3
 from models.extraction import Rule
 from models.record import Encoding, Position, Record
+from models.recount import recount_slice
 from models.signature import SM2Signer
 from models.slice import Kind, SliceHeader, check_link, check_tiling
 from streaming.archive import unpack
 from streaming.pipeline import Collecting, Pipeline
 from streaming.port import Source
-from streaming.processing import Plan, process
+from streaming.processing import Plan
 from streaming.sink import FinishedSlice, SinkRefused, SinkUnavailable
 from streaming.slicer import CutRule
 
@@ -122,10 +123,11 @@ class MemorySink:
             raise SinkUnavailable("answer was lost")
 
     def _recompute(self, finished: FinishedSlice) -> None:
-        plan_ = Plan.of(finished.declaration, KEYWORDS, secret=SECRET)
-        again = process(finished.buffer, plan_, secret=finished.secret, number=finished.header.number)
-        assert again.commitment.content == finished.header.content
-        assert again.commitment.index == finished.header.index
+        """As the reference does it, without anything that is fast."""
+        cell_keys = [finished.declaration.cells(RULE, secret=SECRET).keys]
+        recount_slice(
+            finished.header, finished.buffer, finished.declaration, KEYWORDS, secret=finished.secret, cell_keys=cell_keys
+        )
         if finished.packed:
             assert list(unpack(finished.packed).buffer().records()) == list(finished.buffer.records())
 
@@ -183,7 +185,9 @@ class MemorySink:
 OpenAt = Callable[[Position | None, str | None], Awaitable[Source]]
 
 
-def collecting(*, cut: CutRule | None = None, max_silence_s: int = 3600, encoding: str = Encoding.LINE, stream_id: str = "s1") -> Collecting:
+def collecting(
+    *, cut: CutRule | None = None, max_silence_s: int = 3600, encoding: str = Encoding.LINE, stream_id: str = "s1"
+) -> Collecting:
     return Collecting(
         plan(stream_id, encoding=encoding, max_silence_s=max_silence_s),
         cut or CutRule(lines=100, seconds=None),

@@ -7,7 +7,8 @@ import pytest
 from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 
 from models.errors import Malformed
-from models.record import MAX_PIECE_BYTES, Position
+from models.record import MAX_PIECE_BYTES as PIECE
+from models.record import Position
 from streaming.logfile import LogFile, path_of
 from streaming.port import Batch, SourceRefused, SourceUnavailable
 from streaming.slicer import CutRule
@@ -32,7 +33,8 @@ def following(path: Path) -> OpenAt:
 
 
 async def test_file_is_restored_byte_for_byte_from_its_slices(tmp_path: Path) -> None:
-    text = b"".join(b"line %d buy AAA acct=12345678\n" % number for number in range(1000)) + b"\n\n\0\xff\xfe not utf-8\nlast without LF"
+    text = b"".join(b"line %d buy AAA acct=12345678\n" % number for number in range(1000))
+    text += b"\n\n\0\xff\xfe not utf-8\nlast without LF"
     path = tmp_path / "a.log"
     path.write_bytes(text)
     sink = MemorySink()
@@ -69,15 +71,15 @@ async def test_empty_file_gives_a_heartbeat(tmp_path: Path) -> None:
     assert sink.payloads == [b"now"]
 
 
-@pytest.mark.parametrize("size", [MAX_PIECE_BYTES - 1, MAX_PIECE_BYTES, MAX_PIECE_BYTES + 1, 2 * MAX_PIECE_BYTES, 3 * MAX_PIECE_BYTES + 7])
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7])
 async def test_long_line_is_cut_at_one_mebibyte(tmp_path: Path, size: int) -> None:
     path, sink = tmp_path / "a.log", MemorySink()
     path.write_bytes(b"x\n" + b"y" * size + b"\nz\n")
     await run_to_end(collecting(), once(path), sink)
     sink.check()
     assert sink.restored(0) == path.read_bytes()
-    assert sum(header.pieces for header in sink.headers) == (size - 1) // MAX_PIECE_BYTES
-    assert max(map(len, sink.payloads)) <= MAX_PIECE_BYTES
+    assert sum(header.pieces for header in sink.headers) == (size - 1) // PIECE
+    assert max(map(len, sink.payloads)) <= PIECE
 
 
 async def test_line_is_taken_only_when_it_is_complete(tmp_path: Path) -> None:

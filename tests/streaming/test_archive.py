@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from stream_world import SECRET, plan
+
+from models.errors import Malformed, VerificationError
+from models.record import MAX_SLICE_BYTES, Buffer, Record
+from streaming.archive import (
+    MAX_BIN_BYTES,
+    MAX_PACKED_BYTES,
+    compress,
+    decompress,
+    from_bin,
+    open_sealed,
+    pack,
+    seal,
+    to_bin,
+    unpack,
+)  # fmt: skip
+from streaming.processing import process
+
+KEY, NONCE = bytes(range(16)), bytes(range(12))
+BUFFER = Buffer.of([Record(0, b"buy AAA"), Record(8, b""), Record(9, b"\0\xff" * 100)])
+MADE = process(BUFFER, plan(), secret=SECRET, number=0)
+
+
+def test_lines_are_there_by_their_number() -> None:
+    kept = unpack(pack(MADE.commitment))
+    assert kept.flat_salts == MADE.commitment.flat_salts
+    assert kept.lines == MADE.commitment.lines
+    assert [kept.record(line) for line in range(3)] == list(BUFFER.records())
+    assert list(kept.buffer().records()) == list(BUFFER.records())
+    with pytest.raises(Malformed):
+        kept.record(3)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20))
+def test_layout_is_opened_as_it_was_made(payloads: list[bytes]) -> None:
+    lines = [b"cz-line/1" + bytes(24) + payload for payload in payloads]
+    assert from_bin(to_bin((b"a" * 16, b"b" * 16), lines)).lines == tuple(lines)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", bytes(31), bytes(33), bytes(32) + struct.pack(">I", 5) + b"abcde", bytes(32) + b"\xff\xff\xff\xff" + bytes(40)],
+    ids=["empty", "short", "no length", "no line", "beyond the end"],
+)  # fmt: skip
+def test_refuses_a_layout_that_does_not_fill_its_bytes(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        from_bin(data)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_no_archive_is_refused_in_one_way(data: bytes) -> None:
+    with pytest.raises((Malformed, VerificationError)):
+        unpack(data)
+
+
+def test_refuses_more_than_a_slice_holds_before_making_room() -> None:
+    bomb = compress(bytes(MAX_BIN_BYTES + 1))
+    assert len(bomb) < 10_000
+    with pytest.raises(Malformed, match="states too much"):
+        decompress(bomb)
+    assert len(decompress(compress(bytes(MAX_BIN_BYTES)))) == MAX_BIN_BYTES
+
+
+def test_refuses_a_frame_that_does_not_say_how_much_it_holds() -> None:
+    unsized = zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 1000)
+    with pytest.raises(Malformed):
+        decompress(unsized)
+
+
+def test_refuses_a_window_that_is_larger_than_ours() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=True)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=100)
+    with pytest.raises(Malformed):
+        decompress(b"\x28\xb5\x2f\xfd\x84\x88" + stream.compress(bytes(100))[6:] + stream.flush())
+
+
+FRAME = compress(b"some bytes of a slice" * 10)
+
+
+@pytest.mark.parametrize("data", [FRAME + b"x", FRAME + FRAME, FRAME[:-1], FRAME[1:]], ids=["more", "twice", "cut", "headless"])
+def test_refuses_a_frame_that_is_cut_or_followed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        decompress(data)
+    with pytest.raises(Malformed):
+        decompress(bytes(MAX_PACKED_BYTES + 1))
+
+
+def test_sealed_slice_is_opened_with_its_key_and_name() -> None:
+    sealed = seal(MADE.packed, key=KEY, nonce=NONCE, slice_id="s1/0")
+    assert open_sealed(sealed, key=KEY, slice_id="s1/0") == MADE.packed
+
+
+@pytest.mark.parametrize("place", [0, 11, 12, 40, -1])
+def test_refuses_a_sealed_slice_with_one_bit_changed(place: int) -> None:
+    sealed = bytearray(seal(MADE.packed, key=KEY, nonce=NONCE, slice_id="s1/0"))
+    sealed[place] ^= 1
+    with pytest.raises(VerificationError):
+        open_sealed(bytes(sealed), key=KEY, slice_id="s1/0")
+
+
+def test_refuses_another_slice_or_key() -> None:
+    sealed = seal(MADE.packed, key=KEY, nonce=NONCE, slice_id="s1/0")
+    with pytest.raises(VerificationError):
+        open_sealed(sealed, key=KEY, slice_id="s1/1")
+    with pytest.raises(VerificationError):
+        open_sealed(sealed, key=bytes(16), slice_id="s1/0")
+    with pytest.raises(Malformed):
+        open_sealed(b"", key=KEY, slice_id="s1/0")
+    with pytest.raises(Malformed):
+        seal(b"", key=b"", nonce=NONCE, slice_id="s1/0")
+
+
+def test_largest_slice_fits() -> None:
+    buffer = Buffer.of([Record(0, bytes(range(256)) * (MAX_SLICE_BYTES // 256))])
+    made = process(buffer, plan(), secret=SECRET, number=0)
+    assert unpack(made.packed).buffer().data == buffer.data
