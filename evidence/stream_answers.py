@@ -14,13 +14,13 @@ from datetime import datetime, timedelta
 from evidence import anchors
 from evidence.access import Caller, Role
 from evidence.anchoring import Anchoring
-from evidence.errors import Forbidden, NotFinal
+from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.issuance import Issuance
 from evidence.store import Store
 from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
-from models.answer import LINES, MAX_LINE_BYTES, Shown, answer_files
+from models.answer import LINES, MAX_LINE_BYTES, Answering, Shown, recount_name
 from models.canonical import JSONValue, b64, format_time, parse, parse_time, unb64
 from models.counting import count
 from models.declaration import Declaration
@@ -29,13 +29,14 @@ from models.extraction import values_in
 from models.leaf import open_line
 from models.question import AskedValue, Op, Question
 from models.record import Position, Record, counted_part, open_kafka
-from models.report import Report
+from models.report import SENTENCES, Report, Verdict
 from models.slice import SliceHeader
 from models.validation import unknown_members
 
 WAIT_S = 10.0
 """So long a question waits for the newest slice in its range to be on the chain."""
 MAX_LINES_LISTED = 10_000
+_LINES_CHECK = 29
 _MEMBERS = {"keywords", "value", "op", "from", "to", "submitter", "whole", "all_keywords", "scan"}
 
 
@@ -249,15 +250,27 @@ class StreamAnswers:
         if (asked.whole or asked.all_keywords or asked.scan) and not shows:
             raise Forbidden("role may not see lines or keywords: expected court, or business of the stream's subject")
         holdings = self.holdings(row, last.number)
-        files, shown = answer_files(question, holdings, whole=asked.whole, all_keywords=asked.all_keywords)
+        withheld = not shows
+        try:
+            files, shown = _files(question, holdings, asked, with_lines=shows)
+        except NotFound:
+            # The archive is away: what the index says, and its proof, do not need it.
+            withheld = True
+            files, shown = _files(question, holdings, asked, with_lines=False)
         notes = self._shelf.notes(row, shown.first, shown.last)
-        files |= {f"stream/recount/{place}.note": note for place, note in enumerate(notes)}
-        bundle, report = self._issuance.answer(self._beside(holdings, shown), files, caller)
-        value = self._value(question, known, shown, report, files, holdings, shows=shows)
+        files |= {recount_name(place): note for place, note in enumerate(notes)}
+        beside = self._beside(holdings, shown)
+        withheld = withheld and shown.lines > 0
+        bundle, report = self._issuance.answer(beside, files, caller, withheld=(_LINES_CHECK,) if withheld else ())
+        value = self._value(question, known, shown, report, files, holdings, withheld=withheld)
         if asked.scan:
             value["scan"] = self._scan(question, declaration, holdings, shown)
+        if withheld:
+            value["lines"] = None
+            value["proof_without_lines"] = b64(bundle)
+            value["archive"] = "away" if shows else "not shown to this role"
         # An answer without the lines that its index demands proves nothing: who may not see them gets no bundle.
-        return StreamAnswer(bundle if shows or not shown.lines else None, report, value)
+        return StreamAnswer(None if withheld else bundle, report, value)
 
     @staticmethod
     def _beside(holdings: StreamHoldings, shown: Shown) -> list[int]:
@@ -276,7 +289,7 @@ class StreamAnswers:
         files: dict[str, bytes],
         holdings: StreamHoldings,
         *,
-        shows: bool,
+        withheld: bool,
     ) -> dict[str, JSONValue]:
         declaration = known[-1].declaration
         used = [one for one in known if one.declaration.pair.sm3 in shown.declarations]
@@ -286,7 +299,8 @@ class StreamAnswers:
         for place, data in enumerate(asked):
             held = question.value is not None or indexed[place]
             counts.append({**shown_text(data, declaration.charset), "n": shown.counts[place] if held else None, "indexed": held})
-        lines = self._lines(files.get(LINES, b""), question, declaration, holdings) if shows else None
+        lines = None if withheld else self._lines(files.get(LINES, b""), question, declaration, holdings)
+        verdict = Verdict.INDETERMINATE if withheld else report.verdict
         value: dict[str, JSONValue] = {
             "stream_id": question.stream_id,
             "submitter": question.submitter,
@@ -298,8 +312,8 @@ class StreamAnswers:
             "slices": {"first": shown.first, "last": shown.last},
             "covered": shown.covered,
             "lines_total": shown.lines,
-            "verdict": None if report.verdict is None else report.verdict.value,
-            "sentence": report.sentence,
+            "verdict": None if verdict is None else verdict.value,
+            "sentence": "" if verdict is None else " ".join(SENTENCES[verdict]),
             "findings": list(report.findings),
             "not_checked": list(report.not_checked),
             "indeterminate": [
@@ -343,6 +357,28 @@ class StreamAnswers:
                 if _wanted(counted, question) and len(found) < MAX_LINES_LISTED:
                     found.append(_line(header, place, record, declaration))
         return {"counts": totals, "lines": found, "proof": "none: the service's word about its archive"}
+
+
+class _CountsOnly(Answering):
+    """An answer that shows what the index says and no line."""
+
+    def _show_lines(self, header: SliceHeader, demanded: Sequence[int]) -> None:
+        del header
+        self._lines += len(demanded)
+
+
+def _files(question: Question, holdings: StreamHoldings, asked: Asked, *, with_lines: bool) -> tuple[dict[str, bytes], Shown]:
+    """The files of `stream/` that answer the question."""
+    files: dict[str, bytearray] = {}
+
+    def sink(name: str, data: bytes) -> None:
+        files.setdefault(name, bytearray()).extend(data)
+
+    if with_lines:
+        shown = Answering(question, holdings, sink, whole=asked.whole, all_keywords=asked.all_keywords).write()
+    else:
+        shown = _CountsOnly(question, holdings, sink).write()
+    return {name: bytes(data) for name, data in files.items()}, shown
 
 
 def _counted(payload: bytes, question: Question, declaration: Declaration) -> list[int]:
