@@ -291,13 +291,13 @@ class Anchoring:
 
     async def _run(self, chain: Chain) -> None:
         while not self._stopping:
+            chain.wake.clear()  # before the turn: a commit during it must not wait for the next poll
             try:
                 pause = await self._turn(chain)
             except Exception:  # the top of a task: one that ended would leave the chain without anchors
                 logger.exception("anchoring failed", extra={"chain": chain.id})
                 pause = _BACKOFF_S[-1]
             if pause > 0:
-                chain.wake.clear()
                 try:
                     async with asyncio.timeout(pause):
                         await chain.wake.wait()
