@@ -160,11 +160,21 @@ class _Proving:
 class Answering:
     """One question being answered; `write` gives each file's bytes to a sink as they are made.
 
+    `whole` shows the slices in range whole; `all_keywords` all of K; `absences` the keywords beside one that is
+    none of K's, which proves that it is not: each only for who may know what it shows.
+
     Source: T/SAC 004—2024 C.2-b to C.2-d, 6.4.5-d; formats §5.6, §5.9, §6.1, §11 (Streams).
     """
 
     def __init__(
-        self, question: Question, holdings: Holdings, sink: Sink, *, whole: bool = False, all_keywords: bool = False
+        self,
+        question: Question,
+        holdings: Holdings,
+        sink: Sink,
+        *,
+        whole: bool = False,
+        all_keywords: bool = False,
+        absences: bool = False,
     ) -> None:
         self._question = question
         self._holdings = holdings
@@ -172,6 +182,7 @@ class Answering:
         self._sink = sink
         self._whole = whole
         self._all = all_keywords
+        self._absences = absences
         self._used: list[Declared] = []
         self._ranks: list[int] = []
         self._asked: list[int] = []
@@ -228,7 +239,9 @@ class Answering:
             self._use_rule(declared, question.value)
             return
         leaves = declaration.keyword_leaves(declared.keywords, secret=declared.secret)
-        shown = list(range(len(leaves))) if self._all else shown_ranks(declared.keywords, question.keywords)
+        shown = (
+            list(range(len(leaves))) if self._all else shown_ranks(declared.keywords, question.keywords, absences=self._absences)
+        )
         proof = keyword_proof(leaves, shown) if shown else []
         self._out.line(
             KEYWORDS, {"leaves": [[rank, leaves[rank].decode()] for rank in shown], "proof": [b64(node) for node in proof]}
@@ -350,7 +363,13 @@ class Answering:
 
 
 def answer_files(
-    question: Question, holdings: Holdings, *, whole: bool = False, all_keywords: bool = False, notes: Iterable[str] = ()
+    question: Question,
+    holdings: Holdings,
+    *,
+    whole: bool = False,
+    all_keywords: bool = False,
+    absences: bool = False,
+    notes: Iterable[str] = (),
 ) -> tuple[dict[str, bytes], Shown]:
     """The files of `stream/` that answer `question`, in memory, with the recount notes given; and what they show.
 
@@ -361,7 +380,7 @@ def answer_files(
     def sink(name: str, data: bytes) -> None:
         files.setdefault(name, bytearray()).extend(data)
 
-    shown = Answering(question, holdings, sink, whole=whole, all_keywords=all_keywords).write()
+    shown = Answering(question, holdings, sink, whole=whole, all_keywords=all_keywords, absences=absences).write()
     for place, note in enumerate(notes):
         sink(recount_name(place), note.encode())
     return {name: bytes(data) for name, data in files.items()}, shown

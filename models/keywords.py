@@ -199,8 +199,10 @@ class RankedKeyword(NamedTuple):
     keyword: bytes
 
 
-def shown_ranks(keywords: Sequence[bytes], asked: Iterable[bytes]) -> list[int]:
-    """The ranks whose leaves answer for `asked`: its own, or where it is none of K's those around its place.
+def shown_ranks(keywords: Sequence[bytes], asked: Iterable[bytes], *, absences: bool = False) -> list[int]:
+    """The ranks whose leaves answer for `asked`: its own, or, to prove absences, those around its place.
+
+    Neighbours are keywords that were not asked for: they are shown only to who may know them.
 
     Source: formats §11 (22: not in K = two leaves r, r+1 around it, or the first or last leaf).
     """
@@ -209,7 +211,7 @@ def shown_ranks(keywords: Sequence[bytes], asked: Iterable[bytes]) -> list[int]:
         place = bisect_left(keywords, keyword)
         if place < len(keywords) and keywords[place] == keyword:
             ranks.add(place)
-        else:
+        elif absences:
             ranks |= {near for near in (place - 1, place) if 0 <= near < len(keywords)}
     return sorted(ranks)
 
@@ -231,29 +233,27 @@ def verify_keywords(
 ) -> dict[bytes, int | None]:
     """The rank of every keyword asked under the root of K, or None where its neighbours show that it is none of K's.
 
-    Raises: VerificationError if the leaves do not stand under the root at ascending ranks, the keywords
-        do not ascend with them, or a keyword asked is neither shown nor shown to be absent.
+    A keyword that is neither shown nor shown to be absent is left out of the answer.
+
+    Raises: VerificationError if the leaves do not stand under the root at ascending ranks, or the keywords
+        do not ascend with them.
     Source: formats §4 check 22, §11 (22).
     """
     shown = [RankedKeyword(rank, open_keyword(text)) for rank, text in leaves]
     for first, second in pairwise(shown):
         if first.rank >= second.rank or first.keyword >= second.keyword:
             raise VerificationError("keyword leaves do not ascend by rank and bytewise")
-    if size:
+    if shown:
         verify_subset({rank: leaf_hash(text.encode()) for rank, text in leaves}, size, path, root)
-    elif shown or path:
-        raise VerificationError("keyword leaf is shown of a set without keywords")
+    elif path:
+        raise VerificationError("proof is shown of no keyword leaf")
     known: dict[bytes, int | None] = {entry.keyword: entry.rank for entry in shown}
-    for keyword in asked:
-        if keyword not in known:
-            _check_absent(shown, keyword, size)
-    return {keyword: known.get(keyword) for keyword in asked}
+    return {keyword: known.get(keyword) for keyword in asked if keyword in known or _is_absent(shown, keyword, size)}
 
 
-def _check_absent(shown: Sequence[RankedKeyword], keyword: bytes, size: int) -> None:
-    """Pass a keyword that the leaves shown prove to be none of K's: two neighbouring ranks around it, or an end."""
+def _is_absent(shown: Sequence[RankedKeyword], keyword: bytes, size: int) -> bool:
+    """Whether the leaves shown prove a keyword to be none of K's: two neighbouring ranks around it, or an end."""
     place = bisect_left([entry.keyword for entry in shown], keyword)
     below = shown[place - 1].rank if place else -1
     above = shown[place].rank if place < len(shown) else size
-    if above != below + 1:
-        raise VerificationError("keyword is neither shown in the declaration's set nor shown to be absent from it")
+    return above == below + 1

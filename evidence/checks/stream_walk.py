@@ -169,6 +169,9 @@ class Walk:
                 known.append((place, rank))
             elif keyword in declared.ranks:
                 self._say_unindexed("keyword", place, header)
+            else:
+                mark = (self._place, str(place))
+                self._say_once(mark, f"not indexed, as far as is shown: no leaf from {header.slice_id} on is of a keyword asked")
         if question.value is not None:
             rule = declared.declaration.rule(question.value.rule)
             if rule is None:
@@ -178,12 +181,15 @@ class Walk:
         return Asked(tuple(known))
 
     def _say_unindexed(self, what: str, place: int, header: SliceHeader) -> None:
-        mark = (self._place, f"{what} {place}")
+        self._say_once(
+            (self._place, f"{what} {place}"),
+            f"not indexed: {what} is none of the declared set from {header.slice_id} on; only a full scan can tell",
+        )
+
+    def _say_once(self, mark: tuple[int, str], sentence: str) -> None:
         if mark not in self._unindexed:
             self._unindexed.add(mark)
-            self._judge.undecided(
-                22, f"not indexed: {what} is none of the declared set from {header.slice_id} on; only a full scan can tell"
-            )
+            self._judge.undecided(22, sentence)
 
     # --- the whole ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +205,8 @@ class Walk:
         for declared in self._matter.declared[self._place + 1 :]:
             shown = declared.declaration.pair.sm3.hex()[:8]
             judge.refused(22, f"declaration is shown that no slice names (SM3 {shown}…)")
-        if all(rank is not None for declared in self._matter.declared for rank in declared.ranks.values()):
+        asked = self._matter.question.keywords
+        if asked and all(declared.ranks.get(keyword) is not None for declared in self._matter.declared for keyword in asked):
             judge.passed(22, "every keyword asked stands at its rank in the declared set")
         if self._pieces:
             judge.findings.add(f"{self._pieces} records in range were cut into pieces: a keyword across a cut is not counted")

@@ -249,6 +249,21 @@ def test_keyword_outside_the_set_is_not_indexed_and_never_no_hits() -> None:
     assert (report.verdict, report.step(22).verdict) == (INDETERMINATE, INDETERMINATE)
     assert "not indexed" in report.step(22).detail
     assert not any(sentence.startswith("n(") for sentence in report.findings)
+    shown = made.files(made.question(b"other"), absences=True)
+    assert len(json.loads(shown[KEYWORDS])["leaves"]) == 2
+    proven = judged(made, shown)
+    assert (proven.verdict, proven.step(22).verdict) == (INDETERMINATE, INDETERMINATE)
+    assert "none of the declared set" in proven.step(22).detail
+
+
+def test_keyword_of_the_set_that_is_not_shown_is_never_no_hits() -> None:
+    made = stream()
+    prover = parts(made, b"buy")
+    files = made.files(made.question(b"other"))
+    for name in (KEYWORDS, INDEX, LINES):
+        prover.rows[name] = [json.loads(line) for line in files.get(name, b"").splitlines()]
+    report = verify(prover.bundle(), made.trust())
+    assert (report.verdict, report.step(22).verdict) == (INDETERMINATE, INDETERMINATE)
 
 
 def test_times_proven_too_late_are_the_collectors_word() -> None:

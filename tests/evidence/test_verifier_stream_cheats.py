@@ -35,7 +35,7 @@ from models.slice import Epoch, Kind
 
 CHEATING = (stream_cheats, stream_cheats_row)
 """The modules whose import fills the list of cheats."""
-CORPORA = int(os.environ.get("STREAM_CORPORA", "150"))
+CORPORA = int(os.environ.get("STREAM_CORPORA", "200"))
 WORDS = (b"a", b"b", b"ab", b"ba", b"aa", b"bab", b"id=")
 RULE = Rule("id", b"id=", b"12", 1, 3, bits=2)
 
