@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from chain_gateway.embedded.proof import Transaction
 from evidence import anchors, tables
 from evidence import store as rows
 from evidence.bootstrap import Service, open_service, utc_now
+from evidence.examine import examine
 from evidence.preservation import Preserved
 from evidence.settings import Settings
 from evidence.store import CheckpointRow
@@ -46,6 +48,7 @@ async def recovered(
         await check_running(service, bodies, acknowledged(settings.home) if held is None else held)
     finally:
         await service.stop()
+    assert (await asyncio.to_thread(examine, settings, clock=utc_now)).damages == ()
 
 
 async def check_running(service: Service, bodies: Sequence[dict[str, Any]], held: Sequence[dict[str, Any]]) -> None:

@@ -183,15 +183,8 @@ def plant(service: Served) -> Planted:
         expect(200, client.get(f"/v1/evidence/{first['evidence_id']}"))
         answers.append(client.get(f"/v1/evidence/{first['evidence_id']}/bundle").content)
     with httpx.Client(base_url=service.url, timeout=120) as public:
-        for path in (
-            "/metrics",
-            "/",
-            "/v1/service",
-            "/v1/log/checkpoint",
-            "/v1/log/tile/entries/000.p/3",
-            "/v1/log/tile/0/000.p/3",
-        ):
-            answers.append(public.get(path).content)
+        tiles = [f"/v1/log/tile/{name}/000.p/3" for name in ("entries", "0")]
+        answers += [public.get(path).content for path in ("/metrics", "/", "/v1/service", "/v1/log/checkpoint", *tiles)]
     secrets = {f"secret {n}": base64.b64decode(item["secret"]) for n, item in enumerate((made, first))}
     things |= {
         "file name": name.encode(), "source": f"{TEXT}来源".encode(),
