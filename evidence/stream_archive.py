@@ -23,7 +23,8 @@ from models.canonical import JSONValue, b64u, canonical, parse, unb64u
 from models.commitment import derive
 from models.counting import Counted
 from models.errors import Malformed, VerificationError
-from streaming.archive import NONCE_BYTES, SliceBytes, open_sealed, seal, unpack
+from models.record import Buffer
+from streaming.archive import NONCE_BYTES, open_sealed, seal, unpack
 
 OBJECT_ID_BYTES: Final = 16
 MAX_COUNTS_BYTES: Final = 64 << 20
@@ -76,8 +77,8 @@ class SliceArchive:
         """The file is gone: no row was committed for it, or its slice was erased."""
         self._folder.remove([object_id])
 
-    def get(self, object_id: bytes, *, secret: bytes, slice_id: str) -> SliceBytes:
-        """A slice as it was kept.
+    def get(self, object_id: bytes, *, secret: bytes, slice_id: str) -> Buffer:
+        """The records of a slice.
 
         Raises: NotFound if the file is away; VerificationError if it was altered.
         """

@@ -228,7 +228,7 @@ class Shelf:
         if row.object_id is None:
             raise NotFound(f"the archive of the slice is away: its index still answers counts ({slice_id})")
         try:
-            buffer = self.archive.get(row.object_id, secret=secret, slice_id=slice_id).buffer()
+            buffer = self.archive.get(row.object_id, secret=secret, slice_id=slice_id)
         except Malformed as error:
             raise VerificationError(f"archive of the slice was altered: {error.message}") from error
         if len(buffer) != row.lines:

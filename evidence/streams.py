@@ -41,7 +41,7 @@ from models.evidence import Signature, Statement
 from models.keywords import check_keyword
 from models.merkle import leaf_hashes
 from models.record import Buffer
-from models.recount import check_pieces
+from models.recount import check_pieces, counts_bytes
 from models.signature import verify
 from models.slice import STAGE as SLICE_STAGE
 from models.slice import TEMPLATE as SLICE_TEMPLATE
@@ -343,13 +343,15 @@ class Streams:
     def _take_in(self, row: StreamRow, body: SliceBody, known: Known) -> tuple[bytes | None, Callable[[Connection, bytes], None]]:
         """The slice recomputed, its records on the disk; what writes its row."""
         header, identity = body.header, body.statement.evidence_id
-        made = recompute(header, _records(body), known, body.secret)
+        records = _records(body)
+        made = recompute(header, records, known, body.secret)
         counts = hashes = object_id = None
         if header.lines:
             counts = seal_counts(made.counts, secret=body.secret, evidence_id=identity, randomness=self._randomness)
             if known.declaration.index == EvidenceAlgorithm.MERKLE and len(made.commitment.leaves) <= HASHES_KEPT:
                 hashes = b"".join(leaf_hashes(made.commitment.leaves))
-            object_id = self._archive.put(pack(made.commitment), secret=body.secret, slice_id=header.slice_id)
+            packed = pack(records, bytewise=counts_bytes(known.declaration))
+            object_id = self._archive.put(packed, secret=body.secret, slice_id=header.slice_id)
 
         def claim(connection: Connection, item: bytes) -> None:
             rows.add_slice(
@@ -384,7 +386,7 @@ class Streams:
 
 def _records(body: SliceBody) -> Buffer:
     """The records as they were sent; a slice without lines is sent without. Raises: Malformed, VerificationError."""
-    return unpack(body.packed).buffer() if body.packed else Buffer.of(())
+    return unpack(body.packed) if body.packed else Buffer.of(())
 
 
 def _refused(pointer: str, field: str, title: str, expected: str) -> Invalid:

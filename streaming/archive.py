@@ -1,13 +1,19 @@
-"""The bytes of a slice as they are kept: every line with its salt, compressed, encrypted with a key of the slice's own.
+"""The bytes of a slice as they are kept, compressed and encrypted with a key of the slice's own, and as they are shown.
 
-Opened, they are the file `slices/N.bin` of an answer: whoever has them can recompute content and
-index. Nothing is allocated on the word of what is read: sizes are bounded first.
+Kept are records and positions alone: the salts, which no compression makes smaller, come from the
+slice's secret whenever they are needed. Shown (`slices/N.bin` of an answer) is every line with its
+salt. Nothing is allocated on the word of what is read: sizes are bounded first.
 """
 
 from __future__ import annotations
 
+import sys
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import add, sub
 from typing import Final
 
 import zstandard
@@ -17,8 +23,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from models.errors import Malformed, VerificationError
 from models.leaf import LINE_HEAD_BYTES, open_line
 from models.nodes import SALT_BYTES
-from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Record
-from models.slice import SliceCommitment
+from models.record import MAX_OFFSET, MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Record
 
 KEY_BYTES: Final = 16
 NONCE_BYTES: Final = 12
@@ -28,12 +33,14 @@ MAX_WINDOW_BYTES: Final = 1 << 23
 _HEAD_BYTES: Final = 2 * SALT_BYTES
 MAX_BIN_BYTES: Final = _HEAD_BYTES + MAX_SLICE_BYTES + MAX_SLICE_RECORDS * (4 + LINE_HEAD_BYTES)
 """The longest `slices/N.bin`: two flat salts, and of each line its length and its d."""
+MAX_KEPT_BYTES: Final = 6 + MAX_SLICE_BYTES + MAX_SLICE_RECORDS * (4 + 8)
 MAX_PACKED_BYTES: Final = MAX_BIN_BYTES + (MAX_BIN_BYTES >> 8) + 64
+_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SliceBytes:
-    """A slice as it was kept: the flat salts of content and index, and the d of every line."""
+    """A slice as it is shown: the flat salts of content and index, and the d of every line."""
 
     flat_salts: tuple[bytes, bytes]
     lines: tuple[bytes, ...]
@@ -49,7 +56,7 @@ class SliceBytes:
         return Buffer.of(open_line(line)[1] for line in self.lines)
 
 
-# --- layout ---------------------------------------------------------------------------------------------------------
+# --- as it is shown -------------------------------------------------------------------------------------------------
 
 
 def to_bin(flat_salts: tuple[bytes, bytes], lines: Sequence[bytes]) -> bytes:
@@ -112,14 +119,72 @@ def decompress(packed: bytes, *, limit: int = MAX_BIN_BYTES) -> bytes:
     return data
 
 
-def pack(commitment: SliceCommitment) -> bytes:
-    """The compressed bytes of a slice, from its commitment."""
-    return compress(to_bin(commitment.flat_salts, commitment.lines))
+# --- as it is kept --------------------------------------------------------------------------------------------------
 
 
-def unpack(packed: bytes) -> SliceBytes:
-    """The slice that `pack` was given. Raises: Malformed."""
-    return from_bin(decompress(packed))
+def pack(buffer: Buffer, *, bytewise: bool) -> bytes:
+    """The records of a slice, compressed; `bytewise` if positions count bytes, which then cost nothing to keep.
+
+    Shapes (before compression): u8 version, u8 bytewise, u32 n, n × u32 length, n × i64 skip, payloads. A skip is what a
+        position is beyond the expected one: the end of the record before and its LF, or the number before and one.
+    Source: ours; who has it and the slice's secret has the file `slices/N.bin` too.
+    """
+    count = len(buffer)
+    ends = buffer.offsets[1:]
+    if count:
+        ends.append(len(buffer.data))
+    lengths = array("I", map(sub, ends, buffer.offsets))
+    skips = array("q", map(sub, buffer.positions, [0, *_expected(buffer.positions, lengths, bytewise=bytewise)]))
+    head = bytes((_VERSION, bytewise)) + count.to_bytes(4)
+    return compress(b"".join((head, _big_endian(lengths), _big_endian(skips), buffer.data)))
+
+
+def unpack(packed: bytes) -> Buffer:
+    """The records that `pack` was given.
+
+    Raises: Malformed if it is nothing that `pack` makes.
+    """
+    kept = decompress(packed, limit=MAX_KEPT_BYTES)
+    count = int.from_bytes(kept[2:6])
+    start = 6 + count * 12
+    if len(kept) < 6 or kept[0] != _VERSION or kept[1] > 1 or count > MAX_SLICE_RECORDS or len(kept) < start:
+        raise Malformed("archived slice has wrong form: expected version, count, lengths, skips and payloads")
+    lengths, skips, data = array("I"), array("q"), kept[start:]
+    lengths.frombytes(kept[6 : 6 + count * 4])
+    skips.frombytes(kept[6 + count * 4 : start])
+    lengths, skips = _swapped(lengths), _swapped(skips)
+    if sum(lengths) != len(data) or len(data) > MAX_SLICE_BYTES:
+        raise Malformed("archived slice has wrong form: lengths do not fill its payloads")
+    step = map(add, lengths, [1] * count) if kept[1] else iter([1] * count)
+    places = list(accumulate(map(add, skips, [0, *step][:count])))
+    if any(not before < after for before, after in zip([-1, *places], [*places, MAX_OFFSET + 1], strict=True)):
+        raise Malformed("archived slice has positions out of order")
+    return Buffer(data, array("I", accumulate(lengths[:-1], initial=0)) if count else array("I"), array("Q", places))
+
+
+def record_at(buffer: Buffer, position: int) -> Record:
+    """The record of a slice that stands at `position`. Raises: Malformed if none does."""
+    line = bisect_left(buffer.positions, position)
+    if line == len(buffer) or buffer.positions[line] != position:
+        raise Malformed(f"no record of the slice stands at its position {position}")
+    end = buffer.offsets[line + 1] if line + 1 < len(buffer) else len(buffer.data)
+    return Record(position, buffer.data[buffer.offsets[line] : end])
+
+
+def _expected(positions: array[int], lengths: array[int], *, bytewise: bool) -> list[int]:
+    """Where each record but the first would stand if nothing were beside the rule."""
+    beyond = map(add, lengths, [1] * len(lengths)) if bytewise else iter([1] * len(lengths))
+    return list(map(add, positions[:-1], beyond))
+
+
+def _swapped(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def _big_endian(numbers: array[int]) -> bytes:
+    return _swapped(numbers).tobytes()
 
 
 # --- encryption -----------------------------------------------------------------------------------------------------

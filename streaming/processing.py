@@ -13,6 +13,7 @@ from typing import Protocol
 from models.declaration import Declaration
 from models.errors import Malformed
 from models.record import Buffer
+from models.recount import counts_bytes
 from models.slice import SliceCommitment, commit_slice
 from streaming.archive import pack
 from streaming.indexer import KeywordIndex, find_values
@@ -81,4 +82,4 @@ def process(buffer: Buffer, plan: Plan, *, secret: bytes, number: int) -> Proces
         index=plan.index.count(buffer),
         values=[find_values(buffer, declared.rule, encoding=declaration.encoding) for declared in declaration.rules],
     )
-    return Processed(commitment, pack(commitment) if commitment.lines else b"")
+    return Processed(commitment, pack(buffer, bytewise=counts_bytes(declaration)) if commitment.lines else b"")

@@ -16,7 +16,6 @@ from evidence.stream_wire import Origin, SliceBody, signature_of
 from models.extraction import Rule
 from models.record import Buffer, Position, Record
 from models.slice import Epoch, Kind, SliceHeader
-from streaming.archive import pack
 from streaming.processing import Plan, process
 from streaming.slicer import CutRule
 
@@ -111,7 +110,7 @@ class Stream:
             **other,
         }
         header = SliceHeader.build(declared.declaration, made.commitment, **values)
-        return header, secret, pack(made.commitment) if lines else b""
+        return header, secret, made.packed
 
     def body(self, header: SliceHeader, secret: bytes, packed: bytes) -> SliceBody:
         statement = self.origin().of_slice(header)

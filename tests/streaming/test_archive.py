@@ -4,9 +4,9 @@ import struct
 
 import pytest
 import zstandard
+from collected_world import SECRET, plan
 from hypothesis import given
 from hypothesis import strategies as st
-from stream_world import SECRET, plan
 
 from models.errors import Malformed, VerificationError
 from models.record import MAX_SLICE_BYTES, Buffer, Record
@@ -18,6 +18,7 @@ from streaming.archive import (
     from_bin,
     open_sealed,
     pack,
+    record_at,
     seal,
     to_bin,
     unpack,
@@ -29,14 +30,54 @@ BUFFER = Buffer.of([Record(0, b"buy AAA"), Record(8, b""), Record(9, b"\0\xff" *
 MADE = process(BUFFER, plan(), secret=SECRET, number=0)
 
 
-def test_lines_are_there_by_their_number() -> None:
-    kept = unpack(pack(MADE.commitment))
-    assert kept.flat_salts == MADE.commitment.flat_salts
-    assert kept.lines == MADE.commitment.lines
-    assert [kept.record(line) for line in range(3)] == list(BUFFER.records())
-    assert list(kept.buffer().records()) == list(BUFFER.records())
+@pytest.mark.parametrize("bytewise", [True, False])
+def test_records_are_there_by_their_position(bytewise: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    kept = unpack(pack(BUFFER, bytewise=bytewise))
+    assert list(kept.records()) == list(BUFFER.records())
+    assert [record_at(kept, position) for position in BUFFER.positions] == list(BUFFER.records())
     with pytest.raises(Malformed):
-        kept.record(3)
+        record_at(kept, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 40), st.binary(max_size=30)), max_size=20), st.booleans())
+def test_archive_is_opened_as_it_was_made(steps: list[tuple[int, bytes]], bytewise: bool) -> None:  # noqa: FBT001 - as above
+    records, position = [], -1
+    for step, payload in steps:
+        position += 1 + step
+        records.append(Record(position, payload))
+    assert list(unpack(pack(Buffer.of(records), bytewise=bytewise)).records()) == records
+
+
+def test_positions_of_lines_cost_nothing() -> None:
+    def kept(skip: int) -> int:
+        return len(pack(Buffer.of(Record(place * (100 + skip), bytes(99)) for place in range(5000)), bytewise=True))
+
+    assert kept(0) < 500
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        b"", b"\x02\0\0\0\0\0", b"\x01\x02\0\0\0\0", b"\x01\0\xff\xff\xff\xff", b"\x01\0\0\0\0\0x",
+        b"\x01\0\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\0x", b"\x01\0\0\0\0\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xffx",
+    ],
+    ids=["empty", "version", "kind", "count", "left over", "length", "position"],
+)  # fmt: skip
+def test_refuses_an_archive_that_contradicts_itself(kept: bytes) -> None:
+    with pytest.raises(Malformed):
+        unpack(compress(kept))
+
+
+def test_what_is_shown_comes_from_what_is_kept() -> None:
+    """Content and index are computed again from the archive and the secret, to the bit."""
+    again = process(unpack(MADE.packed), plan(), secret=SECRET, number=0).commitment
+    made = MADE.commitment
+    assert (again.content, again.index, again.rules, again.lines) == (made.content, made.index, made.rules, made.lines)
+    shown = from_bin(to_bin(again.flat_salts, again.lines))
+    assert [shown.record(line) for line in range(3)] == list(BUFFER.records())
+    assert list(shown.buffer().records()) == list(BUFFER.records())
+    with pytest.raises(Malformed):
+        shown.record(3)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
@@ -121,4 +162,4 @@ def test_refuses_another_slice_or_key() -> None:
 def test_largest_slice_fits() -> None:
     buffer = Buffer.of([Record(0, bytes(range(256)) * (MAX_SLICE_BYTES // 256))])
     made = process(buffer, plan(), secret=SECRET, number=0)
-    assert unpack(made.packed).buffer().data == buffer.data
+    assert unpack(made.packed).data == buffer.data

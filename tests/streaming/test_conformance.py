@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from collected_world import KEY
 from kafka_topics import Topic
-from stream_world import KEY
 
 from kafka_broker import Cluster
 from models.record import Position, open_kafka

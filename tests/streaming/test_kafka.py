@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from collected_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 from confluent_kafka.admin import AdminClient
 from kafka_topics import Topic
-from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 
 from kafka_broker import READER, STRANGER, Cluster
 from models.errors import Malformed

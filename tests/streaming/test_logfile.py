@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from stream_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
+from collected_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 
 from models.errors import Malformed
 from models.record import MAX_PIECE_BYTES as PIECE

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from stream_world import (
+from collected_world import (
     KEYWORDS,
     ManualSleep,
     MemorySink,

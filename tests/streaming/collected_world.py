@@ -129,7 +129,7 @@ class MemorySink:
             finished.header, finished.buffer, finished.declaration, KEYWORDS, secret=finished.secret, cell_keys=cell_keys
         )
         if finished.packed:
-            assert list(unpack(finished.packed).buffer().records()) == list(finished.buffer.records())
+            assert list(unpack(finished.packed).records()) == list(finished.buffer.records())
 
     async def last(self) -> SliceHeader | None:
         if self.down:
