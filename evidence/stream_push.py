@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,6 +36,8 @@ from streaming.pipeline import Collecting, Pipeline
 from streaming.port import Source, SourceRefused, SourceUnavailable
 from streaming.sink import FinishedSlice, SinkRefused, SinkUnavailable
 from streaming.slicer import CutRule
+
+_log = logging.getLogger("evidence.streams")
 
 SLICE_SECONDS: Final = 0.2
 """A record pushed alone waits so long for others to share its slice."""
@@ -269,9 +272,11 @@ class Pushing:
     async def _run(self, place: tuple[str, str], running: _Running) -> None:
         try:
             await running.pipeline.run()
-        except EvidenceError:
-            # Told to whoever pushes next: `progress.error` has it, and that push begins anew.
-            pass
+        except EvidenceError as error:
+            # Whoever pushes is told by the source that closes; the next push begins anew.
+            _log.warning("pushed stream is not collected any more: %s", error.message)
+        except Exception as error:  # noqa: BLE001 - the top of a task: a fault of ours must not end it unseen
+            _log.error("pushed stream broke: %s", type(error).__name__, exc_info=error)
         finally:
             running.opened.set()
             if self._running.get(place) is running:

@@ -15,6 +15,7 @@ from evidence.cli.find import listing
 from evidence.cli.remote import connect, home_of, token_of, url_of
 from evidence.cli.verbs import REMOTE, Verbs, positive, seconds
 from models.canonical import JSONValue, b64
+from models.errors import EvidenceError
 
 if TYPE_CHECKING:
     from evidence.client import AsyncClient
@@ -196,6 +197,7 @@ async def _collect(
     from evidence.bootstrap import utc_now
     from evidence.collector import ServiceSink, declare, origin_of, pipeline_of
 
+    await _try_source(args, state)
     async with _client(args, console) as client:
         await declare(client, state, wish, randomness=os.urandom)
         sink = ServiceSink(client, state, await origin_of(client))
@@ -204,16 +206,52 @@ async def _collect(
         _stop_on_signals(pipeline)
         try:
             progress = await pipeline.run()
-        except BaseExceptionGroup as group:
-            raise _first(group) from group
+        except (BaseExceptionGroup, EvidenceError) as error:
+            raise _told(_first(error)) from error
         finally:
             telling.cancel()
     return _document(progress, None if sink.last_promise is None else str(sink.last_promise.evidence_id))
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+async def _try_source(args: argparse.Namespace, state: CollectorState) -> None:
+    """The source can be opened, before a stream is declared that names it; one that is followed may still be on its way.
+
+    Raises: Malformed, Unknown for an address of wrong form; Forbidden where it says no; Unreachable with --once.
+    """
+    from streaming.port import FINGERPRINT_KEY_BYTES, SourceUnavailable, open_source, scheme_of
+
+    if scheme_of(args.source) == "stdin" or state.declared:
+        return
+    try:
+        source = await open_source(args.source, follow=not args.once, key=os.urandom(FINGERPRINT_KEY_BYTES))
+    except SourceUnavailable as error:
+        if args.once:
+            raise _told(error) from error
+    except EvidenceError as error:
+        raise _told(error) from error
+    else:
+        await source.aclose()
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error as every verb has it: what a source or the service's refusal means for the exit code."""
+    from evidence.errors import Forbidden
+    from evidence.exchange import Unreachable
+    from streaming.port import SourceRefused, SourceUnavailable
+    from streaming.sink import SinkRefused, SinkUnavailable
+
+    if isinstance(error, SourceUnavailable | SinkUnavailable):
+        return Unreachable(error.message, hint=error.hint)
+    if isinstance(error, SourceRefused):
+        return Forbidden(error.message, hint=error.hint)
+    if isinstance(error, SinkRefused):
+        return error.__cause__ or Forbidden(error.message, hint=error.hint)
+    return error
+
+
+def _first(error: BaseException) -> BaseException:
     """The first cause in a group: tasks that run together fail together, for one reason."""
-    found: BaseException = group
+    found = error
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
