@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -32,7 +33,17 @@ SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420
 _SM2_WITH_SM3_OID = "1.2.156.10197.1.501"
 _KNOWN_CRITICAL = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE})
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n([A-Za-z0-9+/=\r\n]*?)\r?\n-----END \1-----")
-_REFUSED_BY_PARSER = (ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
+_REFUSED_BY_PARSER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    Warning,  # of a name of odd length, where a process makes errors of warnings
+    x509.AttributeNotFound,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+)
 
 KEY_USAGES = (
     "digital_signature",
@@ -45,6 +56,17 @@ KEY_USAGES = (
     "encipher_only",
     "decipher_only",
 )
+
+
+@contextmanager
+def _parsing(what: str, form: str) -> Iterator[None]:
+    """What `cryptography` raises, also late and for one extension only, as the errors of this module."""
+    try:
+        yield
+    except x509.UnsupportedGeneralNameType as error:
+        raise Unknown(f"{what} holds a name of a kind that cannot be read: x400Address or ediPartyName") from error
+    except _REFUSED_BY_PARSER as error:
+        raise Malformed(f"{what} is not {form} in DER") from error
 
 
 def tlv(tag: int, content: bytes) -> bytes:
@@ -197,14 +219,12 @@ class Certificate:
 
         Shapes: ≤ 64 KiB of DER.
         Raises: Malformed if it is not strict DER of an X.509 v3 certificate; Unknown if key or
-            signature are not SM2, or a critical extension is none we know.
+            signature are not SM2, a critical extension is none we know, or a name in one cannot be read.
         Source: RFC 5280 4; GM/T 0015—2012.
         """
         der = from_pem(der_or_pem, "CERTIFICATE", max_bytes=MAX_BYTES)
-        try:
+        with _parsing("certificate", "X.509"):
             return cls._parse(der)
-        except _REFUSED_BY_PARSER as error:
-            raise Malformed("certificate is not X.509 in DER") from error
 
     @classmethod
     def _parse(cls, der: bytes) -> Certificate:
@@ -271,15 +291,13 @@ def parse_csr(der_or_pem: bytes) -> Request:
     Source: RFC 2986; GB/T 35276—2017 (user id).
     """
     der = from_pem(der_or_pem, "CERTIFICATE REQUEST", max_bytes=MAX_BYTES)
-    try:
+    with _parsing("certificate request", "PKCS#10"):
         read = x509.load_der_x509_csr(der)
         tbs = read.tbs_certrequest_bytes
         value = _signature_of(der, tbs, read.signature, read.signature_algorithm_oid, "certificate request")
         parts = children(tbs)
         public_key = _public_key_of(parts[2], "certificate request")
         subject = read.subject.rfc4514_string()
-    except _REFUSED_BY_PARSER as error:
-        raise Malformed("certificate request is not PKCS#10 in DER") from error
     signature.verify(public_key, tbs, value)
     return Request(der=der, subject=subject, subject_der=parts[1], public_key=public_key)
 
@@ -309,10 +327,8 @@ class RevocationList:
         Source: RFC 5280 5.
         """
         der = from_pem(der_or_pem, "X509 CRL", max_bytes=MAX_LIST_BYTES)
-        try:
+        with _parsing("revocation list", "a CRL"):
             return cls._parse(der)
-        except _REFUSED_BY_PARSER as error:
-            raise Malformed("revocation list is not a CRL in DER") from error
 
     @classmethod
     def _parse(cls, der: bytes) -> RevocationList:
