@@ -27,9 +27,27 @@ MAX_INTEGER = (1 << 53) - 1
 MAX_BODY_BYTES = 1 << 20
 
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z", re.ASCII)
+_ASCII = re.compile("[\x00-\x7f]")
+_PIECE = 1 << 16
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\x00]")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
+
+
+def is_nfc(text: str) -> bool:
+    """Whether `text` is in Unicode normal form C.
+
+    Asked piece by piece: to tell, `unicodedata` may write the whole text anew, four bytes a character and more than
+    once. A piece begins at an ASCII character, which never joins what stands before it.
+    """
+    start = 0
+    while start < len(text):
+        found = _ASCII.search(text, start + _PIECE)
+        end = found.start() if found is not None else len(text)
+        if not unicodedata.is_normalized("NFC", text[start:end]):
+            return False
+        start = end
+    return True
 
 
 def _check_text(text: str, what: str) -> None:
@@ -39,7 +57,7 @@ def _check_text(text: str, what: str) -> None:
         return
     if _SURROGATE_OR_NUL.search(text):
         raise Malformed(f"{what} holds U+0000 or a lone surrogate, which is not allowed")
-    if not unicodedata.is_normalized("NFC", text):
+    if not is_nfc(text):
         raise Malformed(f"{what} is not in Unicode normal form C: expected NFC", hint="normalise the text to NFC before sending")
 
 
@@ -188,7 +206,8 @@ def parse(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> JSONValue:
         raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels") from error
     # What the decoder let through can be wrong in its texts only, and then only through an escape (U+0000, a lone surrogate,
     # something not NFC) or where the whole is not NFC: every part of an NFC text is NFC (UAX #15, closed under substrings).
-    if b"\\u" in data or not (text.isascii() or unicodedata.is_normalized("NFC", text)):
+    if b"\\u" in data or not (text.isascii() or is_nfc(text)):
+        del text
         _ordered(value, 0)
     return value
 
