@@ -17,12 +17,14 @@ from models.canonical import MAX_INTEGER, JSONValue, b64, canonical, format_time
 from models.digest import Algorithm, Digest, sm3, unhex
 from models.errors import Malformed, Undecided, Unknown, VerificationError
 from models.merkle import leaf_hash, verify_inclusion
-from models.names import check_chain_id
+from models.names import check_chain_id, check_format
 from models.signature import check_public_key, verify
 from models.trust import ChainTrust, Epoch
 
 ENGINE = "embedded"
-MAX_TEXT_BYTES = 4 << 20
+MAX_HEADER_BYTES = 64 << 10
+MAX_TRANSACTION_BYTES = 2 << 20
+"""A text inside a receipt is read while the receipt is held: what a reader has room for (the default P is 60,000 bytes)."""
 MAX_SEALS = 256
 MAX_PATH = 63
 NO_PARENT = "0" * 64
@@ -38,15 +40,6 @@ def _whole(value: JSONValue, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
         raise Malformed(f"{what} has wrong form: expected an integer from 0")
     return value
-
-
-def _check_format(value: JSONValue, expected: str, what: str) -> None:
-    found = value.get("format") if isinstance(value, dict) else None
-    if found == expected:
-        return
-    if isinstance(found, str) and re.fullmatch(re.escape(expected[:-1]) + "[0-9]+", found, re.ASCII):
-        raise Unknown(f"{what} has an unknown version: expected {expected}")
-    raise Malformed(f"{what} has wrong format: expected {expected}")
 
 
 def node_id(public_key: bytes) -> str:
@@ -145,8 +138,8 @@ class Header:
 
         Raises: Malformed if the form is wrong; Unknown if its version is unknown.
         """
-        value = parse_canonical(data, max_bytes=MAX_TEXT_BYTES, what="block header")
-        _check_format(value, "cz-block/1", "block header")
+        value = parse_canonical(data, max_bytes=MAX_HEADER_BYTES, what="block header")
+        check_format(value, "cz-block")
         chain, difficulty, _, height, nodes, parent, state_root, time, tx_count, tx_root, version = members(
             value, _HEADER_MEMBERS, "block header"
         )
@@ -191,8 +184,8 @@ class Transaction:
         Raises: Malformed if the form is wrong; Unknown if its version is unknown.
         Source: formats §4.6, §11 (Embedded ledger).
         """
-        value = parse_canonical(data, max_bytes=MAX_TEXT_BYTES, what="transaction")
-        _check_format(value, "cz-tx/1", "transaction")
+        value = parse_canonical(data, max_bytes=MAX_TRANSACTION_BYTES, what="transaction")
+        check_format(value, "cz-tx")
         chain, _, key, payload, sender, signature = members(value, _TX_MEMBERS, "transaction")
         if not isinstance(payload, str):
             raise Malformed("payload of a transaction is not a text")
