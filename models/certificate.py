@@ -7,7 +7,7 @@ data for that moment). Reading is in `models.x509`, making in `models.issuing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ __all__ = [
     "Certificate",
     "Request",
     "RevocationList",
+    "is_signed_by",
     "issue",
     "make_crl",
     "make_csr",
@@ -49,12 +50,17 @@ def _may_issue(issuer: Certificate, child: Certificate | RevocationList) -> bool
     return issuer.subject_der == child.issuer_der and (wanted is None or own is None or wanted == own)
 
 
+SignedBy = Callable[[Certificate | RevocationList, Certificate], bool]
+"""Whether the issuer's key made the child's signature."""
+
+
 class _Search:
     """All ways from a certificate to an anchor whose signatures hold, within a bounded effort."""
 
-    def __init__(self, intermediates: Sequence[Certificate], anchors: Sequence[Certificate]) -> None:
+    def __init__(self, intermediates: Sequence[Certificate], anchors: Sequence[Certificate], signed_by: SignedBy) -> None:
         self._intermediates = intermediates
         self._anchors = anchors
+        self._signed_by = signed_by
         self._checked: dict[tuple[bytes, bytes], bool] = {}
         self._steps = 0
         self.contradicted = False
@@ -65,7 +71,7 @@ class _Search:
         if place not in self._checked:
             if len(self._checked) >= MAX_SIGNATURES:
                 raise Undecided(f"too many certificates to try: expected at most {MAX_SIGNATURES} signatures")
-            self._checked[place] = is_signed_by(child, issuer)
+            self._checked[place] = self._signed_by(child, issuer)
         return self._checked[place]
 
     def paths(self, path: tuple[Certificate, ...]) -> Iterator[tuple[Certificate, ...]]:
@@ -167,19 +173,21 @@ def verify_path(
     crls: Sequence[RevocationList] = (),
     usage: str = "digital_signature",
     purpose: str | None = None,
+    signed_by: SignedBy | None = None,
 ) -> tuple[Certificate, ...]:
     """The path from `leaf` to one of `anchors` that held at `at`, leaf first.
 
     An anchor is trusted by being given: its own revocation is for whoever gave it. A certificate
     revoked after `at` still held then. `purpose` is an extended key usage, dotted, that the leaf
-    must name; without one, a leaf bound to certain purposes signs no evidence.
+    must name; without one, a leaf bound to certain purposes signs no evidence. `signed_by` stands in
+    for `is_signed_by` where a caller counts or keeps what was verified.
 
     Shapes: at most 8 certificates a path, 64 signatures tried.
     Raises: VerificationError if every path is expired, not yet valid, revoked by then, of wrong
         usage or badly signed; Undecided if no trusted authority issued it or no list covers `at`.
     Source: RFC 5280 6; 6.4.3-a, 6.4.3-b, 6.4.3-d.
     """
-    search = _Search(intermediates, anchors)
+    search = _Search(intermediates, anchors, signed_by or is_signed_by)
     refusal: VerificationError | Undecided | None = None
     for path in search.paths((leaf,)):
         try:

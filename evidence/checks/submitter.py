@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from evidence.checks.case import Case, Item
-from models.certificate import Certificate, RevocationList, verify_path
+from models.certificate import Certificate, RevocationList, is_signed_by, verify_path
 from models.errors import EvidenceError, Undecided, VerificationError
 from models.evidence import Signature
 from models.signature import verify
@@ -14,7 +14,8 @@ from models.trust import Submitter
 MAX_CERTIFICATE_BYTES = 4 << 20
 """Bytes of certificates and revocation lists that one run reads: a list costs ten times its size to hold."""
 
-MAX_PATH_SIGNATURES = 64
+MAX_ISSUERS = 64
+"""Certificates above one signer's, by name, that are tried for a path: each step of the search walks them all."""
 _FILE = re.compile(r"certs/[0-9]+\.(cer|crl)", re.ASCII)
 
 
@@ -22,6 +23,8 @@ class _Shelf:
     """The certificates and lists of the bundle, and those in trust; `used` are the names referred to."""
 
     def __init__(self, case: Case) -> None:
+        self._judge = case.judge
+        self._signed: dict[tuple[bytes, bytes], bool] = {}
         self.certificates: dict[str, Certificate] = {}
         self.lists: dict[str, RevocationList] = {}
         self.used: set[str] = set()
@@ -40,22 +43,46 @@ class _Shelf:
             self.readable = self.readable and attempt.holds
             if not attempt.holds:
                 self.used.add(name)  # said already
+        self._by_digest: dict[str, str] = {}
+        self._by_subject: dict[bytes, list[str]] = {}
+        self._by_issuer: dict[bytes, list[str]] = {}
+        for name, certificate in self.certificates.items():
+            self._by_digest.setdefault(certificate.digest.value.hex(), name)
+            self._by_subject.setdefault(certificate.subject_der, []).append(name)
+        for name, known in self.lists.items():
+            self._by_issuer.setdefault(known.issuer_der, []).append(name)
 
-    def refer(self, digest: str) -> Certificate | None:
-        """The certificate whose SM3 is `digest`; it, those above it by name and their lists are then referred to."""
-        first = next((name for name, cert in self.certificates.items() if cert.digest.value.hex() == digest), None)
+    def refer(self, digest: str) -> tuple[Certificate, list[Certificate], list[RevocationList]] | None:
+        """The certificate whose SM3 is `digest`, those above it by name, and their lists: all are then referred to.
+
+        Each name is followed once, however many certificates bear it.
+        """
+        first = self._by_digest.get(digest)
         if first is None:
             return None
-        waiting = [first]
+        above: list[str] = []
+        lists: list[str] = []
+        followed: set[bytes] = set()
+        waiting = [self.certificates[first].issuer_der]
         while waiting:
-            name = waiting.pop()
-            if name in self.used:
+            issuer = waiting.pop()
+            if issuer in followed:
                 continue
-            self.used.add(name)
-            issuer = self.certificates[name].issuer_der
-            waiting += [other for other, cert in self.certificates.items() if cert.subject_der == issuer]
-            self.used |= {other for other, crl in self.lists.items() if crl.issuer_der == issuer}
-        return self.certificates[first]
+            followed.add(issuer)
+            found = self._by_subject.get(issuer, [])
+            above += found
+            lists += self._by_issuer.get(issuer, [])
+            waiting += [self.certificates[name].issuer_der for name in found]
+        self.used.update((first, *above, *lists))
+        return self.certificates[first], [self.certificates[name] for name in above], [self.lists[name] for name in lists]
+
+    def signed_by(self, child: Certificate | RevocationList, issuer: Certificate) -> bool:
+        """Whether the issuer's key made the child's signature, counted, and worked out once for all items."""
+        place = (child.der, issuer.public_key)
+        if place not in self._signed:
+            self._judge.spend_signatures()
+            self._signed[place] = is_signed_by(child, issuer)
+        return self._signed[place]
 
 
 def check_submitters(case: Case) -> None:
@@ -103,9 +130,10 @@ def _check_by_key(case: Case, item: Item, signature: Signature) -> None:
 
 def _check_by_certificate(case: Case, item: Item, signature: Signature, shelf: _Shelf) -> None:
     statement = item.evidence.statement
-    leaf = shelf.refer(signature.signer)
-    if leaf is None:
+    referred = shelf.refer(signature.signer)
+    if referred is None:
         raise Undecided("signer's certificate is not in the bundle")
+    leaf, above, lists = referred
     verify(leaf.public_key, statement.data, signature.value)
     _check_account(case, item, leaf)
     if item.not_after is None:
@@ -118,10 +146,9 @@ def _check_by_certificate(case: Case, item: Item, signature: Signature, shelf: _
             anchors.append(Certificate.parse(authority.certificate.encode()))
         except EvidenceError as error:
             case.judge.not_checked.add(f"an authority of the trust file cannot be used: {error.message}")
-    case.judge.spend_signatures(MAX_PATH_SIGNATURES)
-    above = [cert for name, cert in shelf.certificates.items() if name in shelf.used]
-    lists = [crl for name, crl in shelf.lists.items() if name in shelf.used]
-    path = verify_path(leaf, above, anchors, at=item.not_after, crls=lists)
+    if len(above) > MAX_ISSUERS:
+        raise Undecided(f"too many certificates above the signer's: expected at most {MAX_ISSUERS}, got {len(above)}")
+    path = verify_path(leaf, above, anchors, at=item.not_after, crls=lists, signed_by=shelf.signed_by)
     case.judge.relied_on.add(f"certification authority {path[-1].subject}")
     case.judge.passed(8, f"statement is signed under a certificate that held at not-after ({item.name})")
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from evidence.checks.judge import MAX_SIGNATURES, Judge
 from evidence.render import render
 from evidence.verifier import OriginalDigest, verify
 from models.bundle import encode, manifest_of, pack, unpack
 from models.canonical import canonical, parse_canonical
 from models.digest import pair
-from models.errors import Undecided
 from models.report import AUTHENTICITY, CHECKS, SANDBOX_WARNING, Verdict
 from models.trust import TrustRoots
 
@@ -172,10 +170,3 @@ def _disclosure(change: Any) -> bytes:
 def test_disclosure_of_another_form_is_invalid_by_5(change: Any) -> None:
     report = verify(_disclosure(change), TRUST)
     assert report.step(5).verdict is Verdict.INVALID
-
-
-def test_signatures_of_one_run_are_bounded() -> None:
-    judge = Judge()
-    judge.spend_signatures(MAX_SIGNATURES)
-    with pytest.raises(Undecided):
-        judge.spend_signatures()
