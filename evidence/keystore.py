@@ -35,8 +35,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evidence.errors import Erased, NotFound, StorageFull, Unready
 from evidence.keys import WrappingKeys
+from evidence.statements import insert_many, run
 from evidence.steps import Step, StepFunction, no_step
-from evidence.store import insert_many, make_engine, run, storage_error
+from evidence.store import make_engine, storage_error
 from models.errors import Malformed, VerificationError
 
 SECRET_BYTES = 32

@@ -11,15 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from operator import attrgetter, eq, ge, lt
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    CursorResult,
     Engine,
-    Table,
     and_,
     create_engine,
     delete,
@@ -36,13 +33,13 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from evidence import tables
 from evidence.errors import HomeRefused, StorageFull, Unready
+from evidence.statements import insert_many, run
 from models.digest import Pair
 
 HEAD_ROW = 1
 TREE_NUMBER = {"sm3": 0, "sha256": 1}
 _BOUND_PER_QUERY = 500
 _READERS = 8
-_ROWS_PER_STATEMENT = (32, 8, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,44 +189,6 @@ def storage_error(error: DBAPIError) -> Unready:
     if "full" in said or "no space" in said or "disk i/o" in said or "readonly" in said or "read-only" in said:
         return StorageFull("the database cannot write: its disk is full or refuses writes", retry_after_s=30)
     return Unready("the database cannot be reached or refuses the transaction", retry_after_s=5)
-
-
-# --- statements of every commit -------------------------------------------------------------------------------
-
-
-@cache
-def _placed(text: str, paramstyle: str) -> str:
-    return text if paramstyle == "qmark" else text.replace("?", "%s")
-
-
-def run(connection: Connection, text: str, values: Any = ()) -> CursorResult[*tuple[Any, ...]]:
-    """The result of a statement written out, `?` standing for each value; a list of tuples runs it once for each.
-
-    For what runs at every commit: there the expression language takes longer than the database does.
-    """
-    return connection.exec_driver_sql(_placed(text, connection.dialect.paramstyle), values)
-
-
-@cache
-def _insert_text(table: Table, count: int) -> str:
-    names = [column.name for column in table.columns if column.autoincrement is not True]
-    quoted = ", ".join(f'"{name}"' for name in names)
-    row = f"({', '.join('?' * len(names))})"
-    return f'INSERT INTO "{table.name}" ({quoted}) VALUES {", ".join([row] * count)}'  # noqa: S608 - names of our own tables
-
-
-def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Put in rows whose values stand in the order of the table's columns, a number that counts itself left out."""
-    if connection.dialect.name != "sqlite":
-        if rows:
-            run(connection, _insert_text(table, 1), rows)
-        return
-    # Many rows a statement: SQLite gives the interpreter's lock away at each step, and the thread would wait for it each time.
-    start = 0
-    for width in _ROWS_PER_STATEMENT:
-        while len(rows) - start >= width:
-            run(connection, _insert_text(table, width), tuple(chain.from_iterable(rows[start : start + width])))
-            start += width
 
 
 # --- the head -------------------------------------------------------------------------------------------------
