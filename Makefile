@@ -114,7 +114,7 @@ lint: .venv/.installed-dev  ## ruff, mypy strict, import contracts
 	$(BIN)/lint-imports
 
 bench: .venv/.installed-dev  ## run every benchmark; each prints one JSON line
-	@for script in benchmarks/g*.py; do $(BIN)/python "$$script" $(ARGS); done
+	@for script in benchmarks/g*.py benchmarks/commitment.py; do $(BIN)/python "$$script" $(ARGS); done
 
 # --- the rest --------------------------------------------------------------------------------------------------------
 
