@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
@@ -28,6 +28,9 @@ _AS_IT_IS = re.compile(r"[A-Za-z]+(?:_[a-z]+)+|[A-Z]\w*[A-Z]\w*|(?:cz|tlog)-[a-z
 
 _MAX_JOINED = 3
 """Pieces between semicolons that one reason of a step is made of at most."""
+
+_MAX_DEPTH = 6
+"""How deep sentences, terms and brackets are taken apart: a name in a bundle must not make work without end."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,13 @@ class _Phrase:
             end = slot.end()
         return re.compile("".join([*parts, re.escape(self.english[end:])]), re.DOTALL)
 
-    def apply(self, text: str) -> str | None:
+    def apply(self, text: str, depth: int) -> str | None:
         found = self.pattern.fullmatch(text)
         if found is None:
             return None
         values: dict[str, str] = {}
         for name, value in found.groupdict().items():
-            put = _translated(name[0], value)
+            put = _translated(name[0], value, depth)
             if put is None:
                 return None
             values[name] = put
@@ -100,7 +103,7 @@ def _is_han(letter: str) -> bool:
     return "\u4e00" <= letter <= "\u9fff"
 
 
-def _translated(kind: str, value: str) -> str | None:
+def _translated(kind: str, value: str, depth: int) -> str | None:
     """What a slot of that kind shows for `value`; None if it may not take it."""
     shown: str | None = value
     match kind:
@@ -109,13 +112,13 @@ def _translated(kind: str, value: str) -> str | None:
         case "l":
             shown = "、".join(value.split(", "))
         case "a":
-            shown = "、".join(_name(each) or each for each in value.split(", "))
+            shown = "、".join(_name(each, depth) or each for each in value.split(", "))
         case "w":
-            shown = _name(value)
+            shown = _name(value, depth)
         case "p":
-            shown = _name(value) or value
+            shown = _name(value, depth) or value
         case "m":
-            shown = _sentence(value)
+            shown = _sentence(value, depth)
     return shown
 
 
@@ -134,13 +137,13 @@ class _Phrases:
             by_word.setdefault(phrase.first, []).append(phrase)
         return cls(table, {word: tuple(phrases) for word, phrases in by_word.items()})
 
-    def find(self, text: str) -> str | None:
+    def find(self, text: str, depth: int) -> str | None:
         known = self.whole.get(text)
         if known is not None:
             return known
         word = text.split(" ", 1)[0]
         candidates = (*self.by_word.get(word, ()), *self.by_word.get("", ()))
-        return next((put for phrase in candidates if (put := phrase.apply(text)) is not None), None)
+        return next((put for phrase in candidates if (put := phrase.apply(text, depth)) is not None), None)
 
 
 @cache
@@ -184,35 +187,32 @@ def chinese_name(text: str) -> str:
     return _name(text) or text
 
 
-def _sentence(text: str) -> str | None:
+def _sentence(text: str, depth: int = _MAX_DEPTH) -> str | None:
     sentences, _ = _tables()
     if text in sentences.whole:
         return sentences.whole[text]
-    for head, tail in _tails(text):
-        known = _sentence(head)
-        if known is not None:
-            return f"{known}（{_place(tail)}）"
-    return sentences.find(text)
+    if depth == 0:
+        return None
+    head, tail = _parted(text)
+    known = _sentence(head, depth - 1) if tail else None
+    return sentences.find(text, depth - 1) if known is None else f"{known}（{_place(tail)}）"
 
 
 def _tailed(text: str) -> str:
     """An unknown text as it is, but for the place in brackets after it, where that is known."""
-    for head, tail in _tails(text):
-        known = _place(tail)
-        if known != tail:
-            return f"{head}（{known}）"
-    return text
+    head, tail = _parted(text)
+    known = _place(tail)
+    return text if known == tail else f"{head}（{known}）"
 
 
-def _tails(text: str) -> Iterator[tuple[str, str]]:
-    """`text` as a head and the bracket at its end, the shortest bracket that closes what it opens first."""
-    if not text.endswith(")"):
-        return
-    start = len(text)
+def _parted(text: str) -> tuple[str, str]:
+    """`text` as a head and what stands in the bracket at its end; a bracket within that one belongs to it."""
+    start = len(text) if text.endswith(")") else 0
     while (start := text.rfind(" (", 0, start)) > 0:
         tail = text[start + 2 : -1]
         if tail.count("(") == tail.count(")"):
-            yield text[:start], tail
+            return text[:start], tail
+    return text, ""
 
 
 def _place(text: str) -> str:
@@ -221,9 +221,11 @@ def _place(text: str) -> str:
     return "，".join(known) if len(known) == len(parts) else text
 
 
-def _name(text: str) -> str | None:
+def _name(text: str, depth: int = _MAX_DEPTH) -> str | None:
     _, names = _tables()
-    return text if _AS_IT_IS.fullmatch(text) else names.find(text)
+    if _AS_IT_IS.fullmatch(text):
+        return text
+    return names.find(text, depth - 1) if depth else None
 
 
 def _moment(text: str) -> str:

@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from pathlib import Path
+from time import process_time
 from random import Random
 from typing import Any, Literal
 
@@ -208,6 +209,24 @@ def test_no_english_sentence_stands_in_the_chinese_of_a_cheating_answer(cheat: s
 @given(st.text())
 def test_no_text_is_lost_or_raises(text: str) -> None:
     assert chinese(text) or not text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " (a)" * 250,
+        "bundle: " * 125 + "x",
+        "root of " * 38 + "x" + " of the trust file" * 38,
+        "gap: positions" + " to " * 240,
+        "; ".join(["x (" * 100 + ")" * 100] * 8),
+        "; " * 4000,
+    ],
+    ids=["brackets", "prefixes", "terms", "slots", "nested brackets", "semicolons"],
+)
+def test_no_text_of_a_bundle_makes_work_without_end(text: str) -> None:
+    start = process_time()
+    assert chinese(text)
+    assert process_time() - start < 2
 
 
 @pytest.mark.parametrize("text", ["the moon is made of cheese", "7", "", "a; b (c)", "上链前真实性", "n4me (n4me)", ") (", "; "])
