@@ -36,6 +36,8 @@ class Originals:
     matched: set[int]
     known: int = 0
     usable: bool = True
+    is_part_hidden: bool = False
+    """Whether some file object of the items is not disclosed: an original that matches none may be of that one."""
 
     def meet(self, value: dict[str, JSONValue]) -> None:
         """Take a disclosed file object in: digest, twin if any and size tell which originals it is of."""
@@ -48,7 +50,8 @@ def check_contents(case: Case, originals: Sequence[OriginalDigest]) -> None:
     met = Originals(originals, set())
     for item in case.items:
         template = _check_template(case, item)
-        _check_disclosure(case, item, template, met)
+        opened = _check_disclosure(case, item, template, met)
+        met.is_part_hidden = met.is_part_hidden or _hides_a_file(item, template, opened)
     _check_originals(case, met)
 
 
@@ -84,18 +87,20 @@ def _check_template(case: Case, item: Item) -> Template | None:
             raise VerificationError("commitment of the evidence is not its template's")
         check_stages(template, statement.stages)
         item.biz_name = template.biz_name
+        if template.name in builtin_names() and template.pair != builtin(template.name).pair:
+            case.judge.findings.add(f"template is another than the published one of its name: {template.name} ({item.name})")
         case.judge.passed(4, f"template {template.name} has the digests of the statement")
         return template
     return None
 
 
-def _check_disclosure(case: Case, item: Item, template: Template | None, originals: Originals) -> None:
+def _check_disclosure(case: Case, item: Item, template: Template | None, originals: Originals) -> list[DisclosedField]:
     """Checks 5 and 6: each disclosed field stands at its place under its StageHash, and satisfies the template."""
     judge, name = case.judge, f"{item.name}/disclosure.json"
     if name not in case.files:
         if case.bundle.kind != "answer":
             judge.not_checked.add(f"contents of {item.name}: nothing is disclosed")
-        return
+        return []
     fields: list[DisclosedField] = []
     with reading(case, 5, item.name) as attempt:
         value = parse_canonical(case.files[name], max_bytes=MAX_JSON_BYTES, what="disclosure")
@@ -105,7 +110,7 @@ def _check_disclosure(case: Case, item: Item, template: Template | None, origina
     if not attempt.holds or template is None:
         judge.not_checked.add(f"disclosed contents of {item.name}: its template or the disclosure could not be used")
         originals.usable = False
-        return
+        return []
     _say_what_is_hidden(case, item, {stage["name"]: "flat_salt" in stage for stage in value["stages"]})
     with judge.trying(6, item.name):
         for opened in fields:
@@ -116,6 +121,23 @@ def _check_disclosure(case: Case, item: Item, template: Template | None, origina
         originals.meet(file)
         if "twin" not in file:
             judge.findings.add(f"a file object of {item.name} has no twin digest")
+    return fields
+
+
+def _hides_a_file(item: Item, template: Template | None, opened: Sequence[DisclosedField]) -> bool:
+    """Whether a stage given has a FILE_OBJECT field that is not among those opened, or may have one."""
+    if template is None:
+        return True
+    given = {name for name, _ in item.evidence.statement.stages}
+    shown = {(one.stage, one.field) for one in opened}
+    files = {
+        (stage.name, field.name)
+        for stage in template.stages
+        if stage.name in given
+        for field in stage.fields
+        if field.type is FieldType.FILE_OBJECT
+    }
+    return not files <= shown
 
 
 def _say_what_is_hidden(case: Case, item: Item, wholly: dict[str, bool]) -> None:
@@ -137,6 +159,8 @@ def _file_objects(template: Template, fields: Sequence[DisclosedField]) -> Itera
 def _check_originals(case: Case, originals: Originals) -> None:
     """Check 7: every original given has a digest that is disclosed, both if two, and its size.
 
+    One that has none differs, unless a file object is not disclosed: then it may be the original of that.
+
     Source: formats §4 check 7, §11 (An original matches).
     """
     if not originals.given:
@@ -147,8 +171,12 @@ def _check_originals(case: Case, originals: Originals) -> None:
         if not originals.known:
             raise Undecided("no digest of a file is disclosed")
         for number in range(len(originals.given)):
-            if number not in originals.matched:
-                raise VerificationError(f"original {number} is none of the files disclosed: digest, twin or size differs")
+            if number in originals.matched:
+                continue
+            sentence = f"original {number} is none of the files disclosed: digest, twin or size differs"
+            if originals.is_part_hidden:
+                raise Undecided(f"{sentence}; not every file is disclosed")
+            raise VerificationError(sentence)
         case.judge.passed(7, f"{len(originals.given)} originals have disclosed digests")
 
 
