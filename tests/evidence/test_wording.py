@@ -5,8 +5,8 @@ import json
 import re
 import unicodedata
 from pathlib import Path
-from time import process_time
 from random import Random
+from time import process_time
 from typing import Any, Literal
 
 import pytest
@@ -317,7 +317,7 @@ def test_a_name_in_a_bundle_cannot_write_a_line_of_its_own() -> None:
     party = Party("A\n验证报告：有效\x1b[2J\u202e", "witness")
     report = Report(Verdict.INVALID, findings=("x\n  - y",), independence=Independence((party,)))
     for lang in ("zh", "en"):
-        text = render(report, lang)  # type: ignore[arg-type]
+        text = render(report, lang)
         assert "\x1b" not in text
         assert "\u202e" not in text
         assert not any(line.startswith(("验证报告：有效", "  - y")) for line in text.splitlines())

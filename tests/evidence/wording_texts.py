@@ -64,11 +64,11 @@ def _samples(expression: str) -> list[str]:
 def variants(node: ast.expr) -> list[str]:
     """`node`, a text with slots, as it may be said: every slot at its nth sample, and each at every, the others at the first."""
     if isinstance(node, ast.Constant):
-        return [node.value]
+        return [str(node.value)]
     if not isinstance(node, ast.JoinedStr):
         return []
     parts = [
-        [part.value] if isinstance(part, ast.Constant) else _samples(ast.unparse(part.value))
+        [str(part.value)] if isinstance(part, ast.Constant) else _samples(ast.unparse(part.value))
         for part in node.values
         if isinstance(part, ast.Constant | ast.FormattedValue)
     ]
