@@ -22,6 +22,7 @@ from streaming.port import Batch, SourceGap, SourceRefused, SourceUnavailable
 
 _FETCH_S: Final = 0.25
 _LAG_S: Final = 2.0
+_BATCH_BYTES: Final = 1 << 20
 _TIMES_BEYOND: Final = 3
 _FIRST: Final = "first slice of the stream"
 _REMADE: Final = "topic was made anew; what the one before held after the last slice is not known"
@@ -180,13 +181,16 @@ class KafkaPartition:
     def _keep(self, fetched: Fetched) -> None:
         """Records become batches; one that no slice can hold becomes a gap between them."""
         records: list[Record] = []
+        size = 0
         for offset, timestamp_ms, key, value in fetched.messages:
             if not self._next <= offset < MAX_OFFSET:
                 continue
             payload = kafka_payload(timestamp_ms, key, value)
-            if len(payload) > MAX_SLICE_BYTES:
+            size += len(payload)
+            if size > _BATCH_BYTES:
                 self._pass_on(records, offset)
-                records = []
+                records, size = [], len(payload)
+            if len(payload) > MAX_SLICE_BYTES:
                 self._ready.append(SourceGap(Position(self._epoch, offset), Position(self._epoch, offset + 1), _TOO_LONG))
             else:
                 records.append(Record(offset, payload))

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched, Message, OutOfRange, UnknownTopic
 from streaming.port import SourceRefused, SourceUnavailable, StreamError
 
-_MOST_AT_ONCE: Final = 5000
+_MOST_AT_ONCE: Final = 2000
 _QUEUE_KBYTES: Final = 4096
 _NO_GROUP: Final = "evidence-uses-no-group"
 _UNKNOWN: Final = (

@@ -27,3 +27,16 @@ def broker(kafka_cluster: Cluster) -> Cluster:
     """A broker that runs; the test may kill it."""
     kafka_cluster.start()
     return kafka_cluster
+
+
+@pytest.fixture
+def three_brokers() -> Iterator[Cluster]:
+    """A cluster that goes on without any one of its nodes."""
+    try:
+        cluster = Cluster(Distribution(), nodes=3)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield cluster
+    finally:
+        cluster.remove()

@@ -39,6 +39,10 @@ class Topic:
             time.sleep(0.02)
         raise AssertionError("topic has no leader")
 
+    def leader(self) -> int:
+        """The node that leads partition 0."""
+        return int(self._admin.list_topics(self.name, timeout=10).topics[self.name].partitions[0].leader)
+
     @staticmethod
     def _until_done(ask: Callable[[], object]) -> None:
         """A name that was just given back may be refused for a moment."""
