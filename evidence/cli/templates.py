@@ -13,7 +13,7 @@ from evidence.cli.verbs import LOCAL, Verbs
 if TYPE_CHECKING:
     from models.template import Template
 
-_OWN = frozenset({"conflict@1", "erasure@1", "issue@1", "log-close@1", "log-key@1"})
+_OWN = frozenset({"conflict@1", "erasure@1", "issue@1", "log-close@1", "log-key@1", "stream@1", "stream-slice@1"})
 """Templates of what the service says of itself: nobody else may submit them."""
 
 
