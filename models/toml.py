@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from models.canonical import MAX_INTEGER
+from models.canonical import MAX_INTEGER, is_nfc
 from models.errors import Malformed
 
 MAX_DOTS = 32
@@ -22,14 +22,29 @@ Table = dict[str, Any]
 def read_toml(data: bytes) -> Table:
     """The table that TOML text in UTF-8 states.
 
-    Raises: Malformed if it is no TOML, or has a line that would take the parser time in the square of its length.
+    Raises: Malformed if it is no TOML, has a line that would take the parser time in the square of its length, or a
+        text that is not NFC: a report could not quote it, and two writings of one name would be two names.
     """
     try:
         text = data.decode("utf-8")
         _check_dots(text)
-        return tomllib.loads(text)
+        value = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed("trust file is not TOML in UTF-8") from error
+    _check_texts(value)
+    return value
+
+
+def _check_texts(value: Table) -> None:
+    waiting: list[object] = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            waiting += [*found, *found.values()]
+        elif isinstance(found, list):
+            waiting += found
+        elif isinstance(found, str) and not is_nfc(found):
+            raise Malformed("trust file holds a text that is not in Unicode normal form C: expected NFC")
 
 
 def _check_dots(text: str) -> None:
