@@ -40,6 +40,7 @@ MAX_T = 253_402_300_800
 """First second of the year 10000: every time here lies before it."""
 
 _KEY_ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES = 4, 8, 64
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _VKEY = re.compile(r"([^\s+]{1,128})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,256})")
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f]")
@@ -345,7 +346,7 @@ class TlogProof:
         text = data if isinstance(data, str) else _text(data, MAX_PROOF_BYTES, "tlog-proof")
         first, _, rest = text.partition("\n")
         version = first.removeprefix(_FIRST_LINE[kind])
-        if version == first or not _SIZE.fullmatch(version):
+        if version == first or not _VERSION.fullmatch(version):
             raise Malformed(f"tlog-proof has another first line: expected {_FIRST_LINE[kind]}1")
         if version != "1":
             raise Unknown("tlog-proof is of an unknown version: expected 1")

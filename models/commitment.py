@@ -19,6 +19,7 @@ from models.canonical import JSONValue, b64, b64u, canonical_text, parse_canonic
 from models.digest import Algorithm, Pair, hasher, unhex
 from models.errors import Malformed, Unknown, VerificationError
 from models.merkle import flat, leaf_hash, leaf_hashes, root, subset_path, verify_subset
+from models.names import check_format
 from models.template import StageTemplate, Template
 
 SECRET_BYTES: Final = 32
@@ -276,11 +277,10 @@ def verify_disclosure(
 
 
 def _stages_of(disclosure: JSONValue) -> list[dict[str, JSONValue]]:
-    version = disclosure.get("format") if isinstance(disclosure, dict) else None
-    if version != _FORMAT:
-        if isinstance(version, str) and re.fullmatch(r"cz-disclosure/[1-9][0-9]{0,8}", version, re.ASCII):
-            raise Unknown("disclosure has an unknown version: expected cz-disclosure/1")
-        raise VerificationError("disclosure has wrong format: expected cz-disclosure/1")
+    try:
+        check_format(disclosure, "cz-disclosure")
+    except Malformed as error:
+        raise VerificationError(error.message) from error
     stages = disclosure.get("stages")
     if set(disclosure) != {"format", "stages"} or not isinstance(stages, list) or not stages:
         raise VerificationError("disclosure has wrong members: expected format and at least one of stages")

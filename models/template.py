@@ -21,6 +21,7 @@ from models.canonical import JSONValue, canonical_text, parse
 from models.digest import Pair, pair
 from models.errors import Invalid, Malformed, Unknown, VerificationError
 from models.field import Field, FieldType, Mask, described, field_time, satisfies
+from models.names import check_format
 from models.opaque import check_opaque
 
 __all__ = [
@@ -45,7 +46,6 @@ MAX_NAME: Final = 128
 PERSONAL_GRADE: Final = 2
 GRADES: Final = (1, 4)
 
-_FORMAT = "cz-template/1"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,5}", re.ASCII)
 _CODE = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -198,11 +198,7 @@ def _split(data: bytes) -> tuple[dict[str, JSONValue], dict[str, JSONValue]]:
     value = parse(data, max_bytes=MAX_TEMPLATE_BYTES)
     if not isinstance(value, dict):
         raise Malformed("template is not an object")
-    version = value.get("format")
-    if version != _FORMAT:
-        if isinstance(version, str) and re.fullmatch(r"cz-template/[1-9][0-9]*", version, re.ASCII):
-            raise Unknown("template has an unknown version: expected cz-template/1")
-        raise Malformed("template has wrong format: expected cz-template/1")
+    check_format(value, "cz-template")
     lacking = sorted(_SCHEMA - {"enums"} - set(value))
     if lacking:
         raise Malformed(f"template lacks a member: expected {lacking[0]}")
