@@ -90,7 +90,7 @@ def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         os.killpg(service.pid, signal.SIGINT)
         service.communicate(timeout=60)
     everything = "".join(said)
-    for expected in ('"promise"', "有效 (VALID)", "无效 (INVALID)"):
+    for expected in ('"promise"', "有效 (VALID)", "无效 (INVALID)", "行被更改", "命中行缺失"):
         assert expected in everything
     assert (place / "first.cz").stat().st_size > 1000
 
