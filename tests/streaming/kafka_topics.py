@@ -19,19 +19,19 @@ _names = itertools.count(1)
 class Topic:
     """A topic of its own on a cluster."""
 
-    def __init__(self, cluster: Cluster, *, partitions: int = 1, copies: int = 1) -> None:
+    def __init__(self, cluster: Cluster, *, partitions: int = 1, copies: int = 1, settings: dict[str, str] | None = None) -> None:
         self.name = f"topic-{next(_names)}"
         self.partitions = partitions
         self._copies = copies
+        self._settings = settings or {}
         self._cluster = cluster
         self._admin = AdminClient({"bootstrap.servers": cluster.servers, "log_level": 0})
         self._make()
 
     def _make(self) -> None:
         """The topic is there and every partition has a leader."""
-        self._until_done(
-            lambda: self._admin.create_topics([NewTopic(self.name, self.partitions, self._copies)])[self.name].result(20)
-        )
+        new = NewTopic(self.name, self.partitions, self._copies, config=self._settings)
+        self._until_done(lambda: self._admin.create_topics([new])[self.name].result(20))
         for _ in range(400):
             known = self._admin.list_topics(self.name, timeout=10).topics[self.name].partitions
             if len(known) == self.partitions and all(each.leader >= 0 for each in known.values()):
@@ -60,7 +60,8 @@ class Topic:
         return f"kafka://{self._cluster.servers}/{self.name}?partition={partition}&client={client}"
 
     def producer(self, **settings: str | int | bool) -> Producer:
-        return Producer({"bootstrap.servers": self._cluster.servers, "enable.idempotence": True, "log_level": 0, **settings})
+        given = {"bootstrap.servers": self._cluster.servers, "log_level": 0, "message.max.bytes": 5_000_000}
+        return Producer({**given, "enable.idempotence": True, **settings})
 
     def fill(
         self, values: Iterable[bytes], *, partition: int = 0, key: bytes | None = None, timestamp: int = 1_700_000_000_000

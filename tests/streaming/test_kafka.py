@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from collected_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 from confluent_kafka.admin import AdminClient
+from kafka_collector import FolderSink
 from kafka_topics import Topic
 
 from kafka_broker import READER, STRANGER, Cluster
 from models.errors import Malformed
 from models.record import Encoding, Position, kafka_payload, open_kafka
+from models.slice import check_link, check_tiling
+from processes import die_with_parent
 from streaming.kafka import open_source, partitions_of
 from streaming.kafka_client import Address
 from streaming.pipeline import Collecting, Pipeline
@@ -244,6 +249,40 @@ async def _some_way(topic: Topic, partition: int, sink: MemorySink, client: str,
     await until(lambda: task.done() or (len(sink.slices) >= wanted and attempt <= 5), seconds=20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_collector_killed_with_9_again_and_again_loses_and_doubles_nothing(broker: Cluster, tmp_path: Path) -> None:
+    """A process of its own, killed at moments that nobody chose, between any two of its steps."""
+    topic, choice = Topic(broker), random.Random(11)
+    topic.fill(numbered(0, 400))
+    here = Path(__file__).parent
+    paths = {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    for client, slices in zip(("fast", "python", "fast"), (choice.randrange(1, 90), choice.randrange(90, 190), 199), strict=True):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, here / "kafka_collector.py", topic.url(client=client), tmp_path,
+            env={**os.environ, **paths}, preexec_fn=die_with_parent,
+        )  # fmt: skip
+        await until((tmp_path / str(slices)).exists, seconds=40)
+        process.kill()
+        await process.wait()
+    found = FolderSink(tmp_path).read()
+    for (first, _), (second, _) in itertools.pairwise(found):
+        check_link(first, second)
+        check_tiling(first, second)
+    assert [position for _, buffer in found for position in buffer.positions] == list(range(400))
+    assert [open_kafka(payload)[2] for _, buffer in found for payload in buffer.payloads()] == numbered(0, 400)
+
+
+@both
+async def test_record_longer_than_a_slice_is_a_gap(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker, settings={"max.message.bytes": "4000000"}), MemorySink()
+    topic.fill([b"before", b"x" * 3_000_000, b"after"])
+    await run_to_end(told(), reading(topic.url(client=client)), sink)
+    sink.check()
+    assert values(sink) == [b"before", b"after"]
+    assert [(header.kind, str(header.start), str(header.end)) for header in sink.headers] == [
+        ("data", "0:0", "0:1"), ("gap", "0:1", "0:2"), ("data", "0:2", "0:3"),
+    ]  # fmt: skip
 
 
 @both
