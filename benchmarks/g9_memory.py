@@ -59,7 +59,7 @@ def growth_mb(rounds: int, batches: int, items: int) -> tuple[float, int]:
         seen, taken = [], []
         for _ in range(rounds):
             outcome = load(ours, connections=8, requests=batches, seconds=30, items=items)
-            taken.append(len(outcome.latencies_ms) * items)
+            taken.append(outcome.requests * items)
             seen.append(process.memory_info().rss / _MB)
         note(f"G9 resident memory after each {batches * items} items, in MB: {', '.join(f'{each:.0f}' for each in seen)}")
         half = rounds // 2

@@ -1,7 +1,7 @@
 """A closed-loop load generator in a process of its own: every connection sends its next request when the last is answered.
 
 `python load.py URL TOKEN CONNECTIONS REQUESTS SECONDS FIRST ITEMS` sends at most REQUESTS requests and
-begins none after SECONDS; it prints one JSON line with the count, the time and the latencies. It
+begins none after SECONDS; it prints one JSON line with the count, the time, two latencies and the promises in the last answer. It
 talks to the loopback address only. ITEMS above 1 puts so many submissions into each request
 (`/v1/evidence:batch`). All bodies are made before the clock starts.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from hashlib import new, sha256
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -138,6 +138,18 @@ async def drive(url: str, connections: int, requests: list[bytes], seconds: floa
     return run
 
 
+def percentile_ms(latencies: list[float], share: float) -> float:
+    """The latency that so many of the requests kept."""
+    ordered = sorted(latencies)
+    return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def promises(answer: dict[str, Any]) -> int:
+    """How many items of an answer came with a signed checkpoint and a path to it."""
+    kept = [one["promise"] for one in answer.get("results", [answer]) if one.get("status", 201) == 201]
+    return sum(1 for each in kept if each and each["checkpoint"].count("\n") >= 5 and isinstance(each["inclusion_proof"], list))
+
+
 def main() -> None:
     """Run once and print the outcome."""
     url, token, connections, count, seconds, first, items = sys.argv[1:8]
@@ -151,8 +163,9 @@ def main() -> None:
     outcome = {
         "requests": len(run.latencies),
         "seconds": run.ended - began,
-        "latencies_ms": [round(1000 * each, 3) for each in run.latencies],
-        "sample": run.sample.decode(),
+        "p50_ms": percentile_ms(run.latencies, 0.50),
+        "p99_ms": percentile_ms(run.latencies, 0.99),
+        "promises": promises(json.loads(run.sample)),
     }
     print(json.dumps(outcome), flush=True)
 
