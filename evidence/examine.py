@@ -23,6 +23,7 @@ from evidence.examination.kept import BUCKET, Row, Tally, any_tag, as_bytes, nam
 from evidence.examination.leaves import Leaf, TileData, feed, read_leaf, read_rows, read_tiles
 from evidence.examination.ledger import Comparison, Nodes
 from evidence.examination.originals import Originals
+from evidence.examination.slices import Slices
 from evidence.examination.snapshot import Snapshot, check_head, take
 from evidence.examination.trees import Suspect, Trees
 from evidence.examination.unwrapping import Secrets
@@ -100,6 +101,7 @@ class _Examination:
             self._finish_walk(snapshot)
             self._compare_kept(snapshot)
             originals.examine(lambda done: self._progress(done, 0, "originals"))
+            Slices(ground).examine(lambda done: self._progress(done, 0, "slices"))
             self._compare_chains(snapshot, nodes)
         finally:
             for each in nodes.values():

@@ -19,10 +19,14 @@ from evidence.stream_store import StreamRow, put_note
 from evidence.times import range_end
 from models.canonical import JSONValue, format_time
 from models.declaration import Declaration
-from models.errors import EvidenceError, Invalid, Malformed, Problem
+from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
+from models.extraction import trie_of
+from models.leaf import index_leaf
+from models.merkle import leaf_hashes
 from models.recount import recount_note, recount_slice
+from models.salting import INDEX_SALT, salts, slice_flat_salt, slice_key
 from models.signature import Signer
-from models.slice import Kind, SliceHeader
+from models.slice import Kind, SliceHeader, evidence_pair
 from models.validation import unknown_members
 
 _MEMBERS = {"from", "to", "submitter"}
@@ -71,7 +75,7 @@ class Recounting:
                 continue
             declaration = holdings.declared(header.declaration.sm3).declaration
             try:
-                _again(header, holdings)
+                derive_again(header, holdings)
             except EvidenceError as error:
                 failed.append({"slice_id": header.slice_id, "problem": error.message})
                 is_run = False
@@ -108,8 +112,35 @@ class Recounting:
         return headers[0].number, headers[-1].number, note.encode()
 
 
-def _again(header: SliceHeader, holdings: StreamHoldings) -> None:
-    """Raises: VerificationError if the archived records do not give the header; NotFound if they are away."""
+def check_counts(header: SliceHeader, holdings: StreamHoldings) -> None:
+    """The counts that questions are answered from give the index and the rules that the header states.
+
+    Raises: VerificationError otherwise.
+    """
+    if not header.lines:
+        return
+    declared, number = holdings.declared(header.declaration.sm3), header.number
+    declaration, secret, counts = declared.declaration, holdings.secret(number), holdings.counts(number)
+    drawn = salts(slice_key(secret, "cz-index/1", header.stream_id, number), len(counts.index))
+    leaves = [index_leaf(fresh, entry) for fresh, entry in zip(drawn, counts.index, strict=True)]
+    flat_salt = slice_flat_salt(secret, header.stream_id, number, INDEX_SALT)
+    if evidence_pair(leaves, flat_salt, declaration.index) != header.index:
+        raise VerificationError(f"stored counts do not give the index of the header ({header.slice_id})")
+    kept = holdings.index_hashes(number)
+    if kept is not None and list(kept) != leaf_hashes(leaves):
+        raise VerificationError(f"stored hashes are not those of the index ({header.slice_id})")
+    for entry, values, (name, stated) in zip(declaration.rules, counts.values, header.rules or (), strict=True):
+        keys = declaration.cells(entry.rule, secret=declared.secret).keys
+        trie = trie_of(values, entry.rule, keys, secret=secret, stream_id=header.stream_id, number=number)
+        if trie.root != stated.sm3:
+            raise VerificationError(f"stored values do not give the rule {name} of the header ({header.slice_id})")
+
+
+def derive_again(header: SliceHeader, holdings: StreamHoldings) -> None:
+    """The archived records give content, index, rules and positions of the header, counted by the definition.
+
+    Raises: VerificationError if they do not; NotFound if they are away; Malformed.
+    """
     declared = holdings.declared(header.declaration.sm3)
     declaration = declared.declaration
     if holdings.row(header.number).number != header.number:
