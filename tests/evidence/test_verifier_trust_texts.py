@@ -3,9 +3,10 @@
 import unicodedata
 
 import pytest
-from verifier_world import COSIGNATURE_TYPE, World, key, one, vkey
+from verifier_world import World, key, one
 
 from evidence.verifier import verify
+from models.checkpoint import COSIGNATURE_TYPE, vkey
 from models.errors import Malformed
 from models.trust import TrustRoots, format_trust
 
