@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,12 @@ def register(verbs: Verbs) -> None:
     verify.add_argument("--trust", metavar="trust.toml", required=True)
     verify.add_argument("--original", metavar="FILE", action="append", default=[])
     verify.add_argument("--explain", metavar="DIR")
+    answer = verbs.say("流式答案的问题须为此（可重复）", "the question of an answer must be this (repeatable)")
+    verify.add_argument("--keyword", metavar="K", action="append", default=[], help=answer)
+    verify.add_argument(
+        "--from", metavar="TIME", dest="start", help=verbs.say("问题的起始时间须为此", "its range must begin here")
+    )
+    verify.add_argument("--to", metavar="TIME", dest="end", help=verbs.say("问题的截止时间须为此", "its range must end here"))
 
 
 def _original(name: str) -> OriginalDigest:
@@ -64,6 +71,28 @@ def _explain(bundle: bytes, trust: bytes, folder: Path) -> None:
         raise Usage(f"explanation cannot be written: {(error.strerror or '').lower()} ({folder})") from error
 
 
+def _differs(args: argparse.Namespace, report: Report) -> list[str]:
+    """What of the question in an answer is not what the reader says was asked (formats §6.2).
+
+    Raises: Usage if something was to be compared and the bundle is no answer; Malformed for a time of wrong form.
+    """
+    from evidence.times import range_end
+    from models.canonical import b64u, format_time
+
+    if not (args.keyword or args.start or args.end):
+        return []
+    question = report.question
+    if not isinstance(question, dict):
+        raise Usage("question cannot be compared: the bundle is no answer", hint="leave out --keyword, --from and --to")
+    asked: dict[str, JSONValue] = {}
+    if args.keyword:
+        asked["keywords"] = [b64u(keyword) for keyword in sorted(os.fsencode(keyword) for keyword in args.keyword)]
+    for name, text in (("from", args.start), ("to", args.end)):
+        if text:
+            asked[name] = format_time(range_end(text, name=name, is_last=name == "to"))
+    return [name for name, value in asked.items() if question.get(name) != value]
+
+
 def _verify(args: argparse.Namespace, console: Console) -> Exit:
     from evidence.verifier import verify
     from models.trust import MAX_TRUST_BYTES, TrustRoots
@@ -80,6 +109,11 @@ def _verify(args: argparse.Namespace, console: Console) -> Exit:
         documents.append(report.to_json())
         texts.append("" if console.json else _text(name, report, console))
         codes.add(report.exit_code)
+        if report.verdict is not None and (differs := _differs(args, report)):
+            codes.add(Exit.REFUSED)
+            said = console.say("答案回答的不是所给的问题", "the answer is to another question than was given")
+            documents[-1] = {**report.to_json(), "question_differs": list(differs)}
+            texts[-1] = f"{said}: {', '.join(differs)}\n{texts[-1]}"
         if args.explain and report.verdict is not None:
             _explain(bundle, trust, Path(args.explain) / (str(place) if len(args.bundles) > 1 else ""))
     if len(documents) == 1:

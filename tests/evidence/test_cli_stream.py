@@ -47,6 +47,16 @@ def test_answer_verifies_offline_and_prints_the_question_first(
     assert "complete with respect to the committed index" in said
 
 
+def test_the_question_in_an_answer_is_compared_with_the_one_that_was_asked(verb: Verb, stream: str) -> None:
+    code, found = verb("stream", "query", stream, "--keyword", "ERROR", "-o", "answer.cz")
+    assert (code, verb("trust", "export", "-o", "trust.toml")[0]) == (0, 0)
+    check = ["verify", "answer.cz", "--trust", "trust.toml"]
+    assert verb(*check, "--keyword", "ERROR", "--from", found["from"], "--to", found["to"])[0] == 0
+    code, report = verb(*check, "--keyword", "warn", "--to", found["to"])
+    assert (code, report["verdict"], report["question_differs"]) == (1, "VALID", ["keywords"])
+    assert verb(*check, "--from", "2026-01-01")[1]["question_differs"] == ["from"]
+
+
 def test_lines_are_printed_in_order_with_position_and_time(
     stream: str, capsys: pytest.CaptureFixture[str], cli_service: Served
 ) -> None:
