@@ -33,7 +33,8 @@ def two_parts() -> tuple[World, dict[str, bytes]]:
     world = World()
     items: list[Made] = []
     for number, data in enumerate((b"AAA", b"BBB")):
-        stages: dict[str, dict[str, Any]] = {"文件": {"title": "A", "pages": 1, "file": file_object(data)}, "说明": {"remark": "r"}}
+        whole = {"title": "A", "pages": 1, "file": file_object(data)}
+        stages: dict[str, dict[str, Any]] = {"文件": whole, "说明": {"remark": "r"}}
         previous = items[-1].evidence.pair if items else None
         items.append(world.add(stages=stages, link=Link("L"), part=Part(number, previous)))
     return world, world.files(items, [world.anchor()])
