@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from evidence import anchors
 from evidence.access import Caller, Role
-from evidence.anchoring import Anchoring
+from evidence.anchoring import Anchoring, Chain
 from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.issuance import Issuance
 from evidence.store import Store
@@ -203,18 +203,29 @@ class StreamAnswers:
 
     def holdings(self, row: StreamRow, last: int) -> StreamHoldings:
         """The stream up to slice `last`, as an answer asks for it."""
-        return StreamHoldings(self._shelf, row, last=last, proven_at=self._proven_at)
+        known: dict[str, tuple[int, int, datetime | None]] = {}
 
-    def _proven_at(self, leaf_index: int) -> datetime | None:
-        """The not-after that the item's anchors give, where they are final."""
-        found: list[datetime] = []
-        with self._store.reading() as connection:
+        def proven_at(leaf_index: int) -> datetime | None:
+            """The not-after that the item's anchors give; neighbours mostly share an anchor, so the last one is kept."""
+            found: list[datetime] = []
             for chain in self._anchoring.chains.values():
-                anchor = anchors.covering(connection, chain.id, leaf_index)
-                if anchor is not None and anchor.state == anchors.FINAL and anchor.receipt is not None:
-                    at = parse_time(parse(anchor.receipt, max_bytes=4 << 20)["block_time"], what="block_time")
-                    found.append(at + timedelta(seconds=chain.trust.time_error_s))
-        return min(found, default=None)
+                start, end, at = known.get(chain.id, (0, 0, None))
+                if not start <= leaf_index < end:
+                    start, end, at = known[chain.id] = self._anchored(chain, leaf_index)
+                if at is not None:
+                    found.append(at)
+            return min(found, default=None)
+
+        return StreamHoldings(self._shelf, row, last=last, proven_at=proven_at)
+
+    def _anchored(self, chain: Chain, leaf_index: int) -> tuple[int, int, datetime | None]:
+        """The range of the anchor that holds the leaf, and the time it proves once it is final."""
+        with self._store.reading() as connection:
+            anchor = anchors.covering(connection, chain.id, leaf_index)
+        if anchor is None or anchor.state != anchors.FINAL or anchor.receipt is None:
+            return leaf_index, leaf_index + 1, None
+        at = parse_time(parse(anchor.receipt, max_bytes=4 << 20)["block_time"], what="block_time")
+        return anchor.start, anchor.end, at + timedelta(seconds=chain.trust.time_error_s)
 
     # --- one answer -------------------------------------------------------------------------------------------------
 
