@@ -39,7 +39,8 @@ def _environment() -> dict[str, str]:
 
 def _start(place: Path, port: int) -> subprocess.Popen[str]:
     service = subprocess.Popen(
-        ["make", "run", f"EVIDENCE_PORT={port}"],
+        # The environment is the checkout's own and is installed: an install from here would point it at this folder.
+        ["make", "-o", ".venv/.installed", "run", f"EVIDENCE_PORT={port}"],
         cwd=place,
         env=_environment(),
         stdin=subprocess.DEVNULL,
