@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -435,11 +436,13 @@ async def open_service(
 
     Raises: HomeRefused if another process has it, or it is damaged; SettingWrong; SigningUnavailable.
     """
-    lock = HomeLock(settings.home) if settings.home.is_dir() else _no_home()
-    try:
+    async with AsyncExitStack() as undo:
+        lock = HomeLock(settings.home) if settings.home.is_dir() else _no_home()
+        undo.callback(lock.release)
         home = open_home(settings, clock=clock, randomness=randomness, step=step)
+        undo.callback(home.close)
         home.store.hold_sequencer_lock(int.from_bytes(sm3(home.facts.origin.encode())[:7]))
-        chains, nodes = await _open_chains(home)
+        chains, nodes = await _open_chains(home, undo)
         anchoring_of: list[Anchoring] = []
 
         def after() -> tuple[BlockRef, ...]:
@@ -465,26 +468,28 @@ async def open_service(
             chains, log=log, store=home.store, contents=home.contents, settings=settings, clock=clock, step=step
         )
         anchoring_of.append(anchoring)
-        return Service(home, lock, log, anchoring, nodes, randomness)
-    except BaseException:
-        lock.release()
-        raise
+        service = Service(home, lock, log, anchoring, nodes, randomness)
+        undo.pop_all()
+        return service
 
 
 def _no_home() -> HomeLock:
     raise HomeRefused("there is no home here: expected one made by `evidence init`", hint="run evidence init")
 
 
-async def _open_chains(home: Home) -> tuple[list[Chain], dict[str, NodeSet]]:
+async def _open_chains(home: Home, undo: AsyncExitStack) -> tuple[list[Chain], dict[str, NodeSet]]:
     chains: list[Chain] = []
     nodes: dict[str, NodeSet] = {}
     for url in home.settings.chains:
         signer = home.signers.nodes.get(url)
         gateway = await open_gateway(url, home=home.settings.home, clock=home.clock, node_signer=signer)
+        undo.push_async_callback(gateway.aclose)
         with home.store.reading() as connection:
             first = anchors.first_of(connection, gateway.chain_id)
         if any(chain.id == gateway.chain_id for chain in chains):
             raise SettingWrong(f"EVIDENCE_CHAINS names one chain twice: {gateway.chain_id}")
         chains.append(Chain(gateway, chain_trust(gateway.trust(), first=first or 0)))
         nodes[gateway.chain_id] = await _all_nodes(url, home.settings, home.clock)
+        for reader in nodes[gateway.chain_id].gateways:
+            undo.push_async_callback(reader.aclose)
     return chains, nodes

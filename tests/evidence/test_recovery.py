@@ -17,7 +17,7 @@ from chain_gateway.port import ChainGateway, open_gateway
 from clock import ManualClock
 from evidence.anchoring import Chain
 from evidence.bootstrap import Service, open_service
-from evidence.errors import HomeRefused
+from evidence.errors import HomeRefused, SettingWrong
 from evidence.settings import AnchorMode, Settings
 from models.anchor import Anchor, anchor_key
 from models.errors import EvidenceError
@@ -233,3 +233,14 @@ async def test_payload_of_somebody_else_under_our_key_stops_the_log(tmp_path: Pa
                 await preserve(service, bodies[2])
             assert service.anchoring.state_of(0) != "final"
             assert service.log.state.size == 2
+
+
+async def test_start_that_is_refused_half_way_gives_everything_back(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+    twice = settings_of(tmp_path / "home", chains=("embedded:", "embedded:chain"))
+    with pytest.raises(SettingWrong, match="names one chain twice"):
+        await open_service(twice, clock=ManualClock())
+    async with serving(settings, make=False) as service:
+        assert (await preserved(service, file_submission())).leaf_index == 1
