@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -64,11 +64,35 @@ def newest(connection: Connection, chain: str) -> AnchorRow | None:
 
 
 def covering(connection: Connection, chain: str, leaf_index: int) -> AnchorRow | None:
-    """The anchor of `chain` whose range holds `leaf_index`; for a leaf from before the chain joined, its first one."""
+    """The anchor of `chain` whose range holds `leaf_index`; for a leaf from before the chain joined, its first one.
+
+    Ranges have no hole, so it is the last that begins at the leaf or before: one look into the index, however long the list.
+    """
     c = tables.anchor.c
-    query = select(tables.anchor).where(c.chain == chain, c.end > leaf_index).order_by(c.start).limit(1)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _row(row)
+    mine = select(tables.anchor).where(c.chain == chain)
+    row = connection.execute(mine.where(c.start <= leaf_index).order_by(c.start.desc()).limit(1)).one_or_none()
+    if row is None:
+        row = connection.execute(mine.order_by(c.start).limit(1)).one_or_none()
+    return None if row is None or row.end <= leaf_index else _row(row)
+
+
+class Proven(NamedTuple):
+    """A final anchor's range, and the time of the block that holds it."""
+
+    start: int
+    end: int
+    block_ms: int
+
+
+def proven_from(connection: Connection, chain: str, leaf_index: int, *, limit: int = 512) -> list[Proven]:
+    """The final anchors of a chain from the one that holds `leaf_index` on, in order."""
+    first = covering(connection, chain, leaf_index)
+    if first is None:
+        return []
+    c = tables.anchor.c
+    held = (c.chain == chain, c.start >= first.start, c.state == FINAL, c.block_ms.is_not(None))
+    rows = connection.execute(select(c.start, c.end, c.block_ms).where(*held).order_by(c.start).limit(limit))
+    return [Proven(*row) for row in rows]
 
 
 def page(connection: Connection, chain: str, *, start: int, limit: int) -> list[AnchorRow]:

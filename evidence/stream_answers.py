@@ -7,13 +7,15 @@ has accepted it. Lines are shown to the stream's own subject and to a court; an 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evidence import anchors
 from evidence.access import Caller, Role
-from evidence.anchoring import Anchoring, Chain
+from evidence.anchoring import Anchoring
+from evidence.batch import moment
 from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.issuance import Issuance
 from evidence.store import Store
@@ -21,7 +23,7 @@ from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
 from models.answer import LINES, MAX_LINE_BYTES, Answering, Shown, recount_name
-from models.canonical import JSONValue, b64, format_time, parse, parse_time, unb64
+from models.canonical import JSONValue, b64, format_time, parse, unb64
 from models.counting import count
 from models.declaration import Declaration
 from models.errors import Invalid, Malformed, Problem
@@ -203,29 +205,23 @@ class StreamAnswers:
 
     def holdings(self, row: StreamRow, last: int) -> StreamHoldings:
         """The stream up to slice `last`, as an answer asks for it."""
-        known: dict[str, tuple[int, int, datetime | None]] = {}
+        known: dict[str, deque[anchors.Proven]] = {}
 
         def proven_at(leaf_index: int) -> datetime | None:
-            """The not-after that the item's anchors give; neighbours mostly share an anchor, so the last one is kept."""
+            """The not-after that the item's anchors give. Slices are asked for in log order, so anchors are read ahead."""
             found: list[datetime] = []
             for chain in self._anchoring.chains.values():
-                start, end, at = known.get(chain.id, (0, 0, None))
-                if not start <= leaf_index < end:
-                    start, end, at = known[chain.id] = self._anchored(chain, leaf_index)
-                if at is not None:
-                    found.append(at)
+                ahead = known.setdefault(chain.id, deque())
+                while ahead and ahead[0].end <= leaf_index:
+                    ahead.popleft()
+                if not ahead or ahead[0].start > max(leaf_index, chain.first):
+                    with self._store.reading() as connection:
+                        ahead = known[chain.id] = deque(anchors.proven_from(connection, chain.id, leaf_index))
+                if ahead and ahead[0].start <= max(leaf_index, chain.first):
+                    found.append(moment(ahead[0].block_ms) + timedelta(seconds=chain.trust.time_error_s))
             return min(found, default=None)
 
         return StreamHoldings(self._shelf, row, last=last, proven_at=proven_at)
-
-    def _anchored(self, chain: Chain, leaf_index: int) -> tuple[int, int, datetime | None]:
-        """The range of the anchor that holds the leaf, and the time it proves once it is final."""
-        with self._store.reading() as connection:
-            anchor = anchors.covering(connection, chain.id, leaf_index)
-        if anchor is None or anchor.state != anchors.FINAL or anchor.receipt is None:
-            return leaf_index, leaf_index + 1, None
-        at = parse_time(parse(anchor.receipt, max_bytes=4 << 20)["block_time"], what="block_time")
-        return anchor.start, anchor.end, at + timedelta(seconds=chain.trust.time_error_s)
 
     # --- one answer -------------------------------------------------------------------------------------------------
 
