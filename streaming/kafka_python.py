@@ -14,6 +14,8 @@ from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched,
 from streaming.port import SourceRefused, SourceUnavailable, StreamError
 
 _MOST_AT_ONCE: Final = 5000
+# The position is no longer the partition's: records removed, the topic made anew, or a leader that knows a shorter log.
+_BEYOND: Final = (errors.OffsetOutOfRangeError, errors.LogTruncationError)
 _REFUSALS: Final = (
     errors.AuthorizationError,
     errors.TopicAuthorizationFailedError,
@@ -73,7 +75,7 @@ class PythonClient:
         """See `Client`."""
         try:
             found = _asked(lambda: self._consumer.poll(timeout_ms=int(timeout_s * 1000))).get(self._place, [])
-        except errors.OffsetOutOfRangeError as error:
+        except _BEYOND as error:
             raise OutOfRange from error
         messages = [Message(each.offset, each.timestamp, each.key, each.value) for each in found]
         return Fetched(messages, int(self._consumer.position(self._place)))
@@ -104,10 +106,10 @@ def _settings(address: Address) -> dict[str, Any]:
 
 
 def _asked(question: Callable[[], T]) -> T:
-    """What the cluster answers. Raises: as `Client`; OffsetOutOfRangeError, which only a fetch meets."""
+    """What the cluster answers. Raises: as `Client`; those of `_BEYOND`, which only a fetch meets."""
     try:
         return question()
-    except errors.OffsetOutOfRangeError:
+    except _BEYOND:
         raise
     except errors.KafkaError as error:
         raise _meaning(error) from error

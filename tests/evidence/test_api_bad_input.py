@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +25,6 @@ from processes import die_with_parent
 PLANTED = "张三110101199003070000"
 SOON_S = 2.0
 """One second on an idle machine (reliability R16); tests share theirs."""
-UNFELT_S = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -336,18 +334,6 @@ def test_an_endless_chunked_body_is_refused_while_it_comes(api: Running) -> None
     assert b" 413 " in _raw(api, _head(api, "transfer-encoding: chunked") + chunk * 17)
 
 
-def _latencies(url: str, token: str, seconds: float) -> list[float]:
-    found = []
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}", "content-type": "application/json"}) as client:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            body = json.dumps(submission()).encode()
-            began = time.perf_counter()
-            assert client.post("/v1/evidence", content=body).status_code == 201
-            found.append(time.perf_counter() - began)
-    return found
-
-
 _ATTACK = """
 import sys, httpx
 url, token, *files = sys.argv[1:]
@@ -361,31 +347,22 @@ with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
 """
 
 
-def test_a_valid_client_beside_a_hostile_one_keeps_its_pace(tmp_path: Path) -> None:
-    """Reliability R16. Service, valid and hostile client are processes of their own. Quiet and hostile runs are paired,
-    because the machine has other work too; pairs are added until their median decides, at most nine.
-    """
+def test_a_valid_client_beside_a_hostile_one_is_served(tmp_path: Path) -> None:
+    """Reliability R16: service, valid and hostile client are processes of their own; how fast, `benchmarks/` measures."""
     names = []
     for name in ("deep-arrays", "many-names", "huge-number", "invalid-utf8", "doubled-name"):
         names.append(str(tmp_path / name))
         (tmp_path / name).write_bytes(INJURIES[name].make())
-    ratios: list[float] = []
     with process(tmp_path / "home") as service:
-        _latencies(service.url, service.token, 0.5)
-        while len(ratios) < 3 or (statistics.median(ratios) > 2 and len(ratios) < 9):
-            quiet = _p99(_latencies(service.url, service.token, 1.0))
-            command = [sys.executable, "-c", _ATTACK, service.url, service.token, *names]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=die_with_parent) as attack:  # noqa: PLW1509
-                try:
-                    assert attack.stdout is not None
-                    assert attack.stdout.readline()
-                    beside = _p99(_latencies(service.url, service.token, 1.0))
-                    assert attack.poll() is None
-                finally:
-                    attack.kill()
-            ratios.append(max(beside, UNFELT_S) / max(quiet, UNFELT_S))
-    assert statistics.median(ratios) <= 2, ratios
-
-
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[-1]
+        command = [sys.executable, "-c", _ATTACK, service.url, service.token, *names]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=die_with_parent) as attack:  # noqa: PLW1509
+            try:
+                assert attack.stdout is not None
+                assert attack.stdout.readline()
+                headers = {"authorization": f"Bearer {service.token}", "content-type": "application/json"}
+                with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
+                    for _ in range(100):
+                        assert client.post("/v1/evidence", content=json.dumps(submission()).encode()).status_code == 201
+                assert attack.poll() is None, "the hostile client was answered with refusals all the while"
+            finally:
+                attack.kill()
