@@ -230,8 +230,10 @@ class Ledger:
         return None
 
     def finish(self) -> None:
-        """What is locked becomes final, if enough nodes are up; nothing happens otherwise."""
-        if self._disk is not None and self._open and self.pending() is not None:
+        """Nodes that met a full disk try again, and what is locked becomes final, if enough nodes are up."""
+        if self._disk is None or not self._open:
+            return
+        if self.pending() is not None or any(node.condition is Condition.FULL for node in self.nodes):
             with self._lock:
                 self._resume()
                 self._settle()

@@ -62,9 +62,10 @@ def can_mount() -> bool:
 
 def fill(disk: Path, *, left: int) -> Path:
     """Only `left` bytes are free afterwards."""
-    found = os.statvfs(disk)
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - left)))
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # what stands on the disk may be writing too
+        while (room := os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - left) > 0:
+            file.write(bytes(min(room, 65_536)))
     return ballast
 
 
