@@ -110,7 +110,7 @@ test: .venv/.installed-dev  ## run every test; ARGS="-k name" is handed to pytes
 lint: .venv/.installed-dev  ## ruff, mypy strict, import contracts
 	@$(BIN)/ruff check .
 	$(BIN)/mypy
-	for conftest in $$(find tests -mindepth 2 -name conftest.py); do $(BIN)/mypy "$$conftest"; done
+	for conftest in $$(find tests -mindepth 2 -name conftest.py); do MYPYPATH=tests:$$(dirname "$$conftest") $(BIN)/mypy "$$conftest"; done
 	$(BIN)/lint-imports
 
 bench: .venv/.installed-dev  ## run every benchmark; each prints one JSON line
