@@ -147,7 +147,9 @@ def _long_functions(path: Path) -> Iterator[str]:
 
 
 def test_every_function_fits_on_a_screen() -> None:
-    assert [found for path in PRODUCT for found in _long_functions(path)] == []
+    """A migration excepted: a schema written out is as long as it has tables."""
+    written = [path for path in PRODUCT if "migrations" not in path.parts]
+    assert [found for path in written for found in _long_functions(path)] == []
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
