@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import AsyncIterator
 from itertools import product
@@ -244,6 +245,27 @@ async def test_full_disk_refuses_and_goes_on_once_healed(failing: tuple[Embedded
         verify(await anchored(network.keeper, anchor), chain_trust(network.keeper), anchor)
     assert await network.keeper.receipt(receipt.tx_id) == receipt
     assert await network.keeper.check() == ()
+
+
+@pytest.mark.parametrize("bytes_left", range(0, 30_000, 750))
+async def test_receipt_alone_brings_a_ledger_back_from_a_full_disk(
+    failing: tuple[EmbeddedNetwork, FailingDisk], bytes_left: int
+) -> None:
+    network, disk = failing
+    disk.write_error, disk.bytes_left = errno.ENOSPC, bytes_left
+    sent = []
+    for number in range(4):
+        with contextlib.suppress(NotSubmitted, OutcomeUnknown, ChainUnavailable):
+            sent.append(await network.keeper.submit(make_anchor(CHAIN_ID, f"heal-{number}")))
+    for number in range(4):
+        with contextlib.suppress(ChainUnavailable):
+            found = await network.keeper.find(make_anchor(CHAIN_ID, f"heal-{number}").key)
+            if found is not None:
+                sent.append(found)
+                await network.keeper.receipt(found)  # asked while the disk is still full
+    disk.heal()
+    for tx_id in sent:
+        assert await network.keeper.receipt(tx_id) is not None
 
 
 async def test_failed_flush_stops_the_node_and_its_file_is_not_flushed_again(

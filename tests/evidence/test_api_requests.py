@@ -121,3 +121,8 @@ def test_fresh_request_ids_differ_and_count_from_one_draw() -> None:
     assert len({ids.of(_scope()) for _ in range(100)}) == 100
     assert drawn == [8]
     assert ids.of(_scope(x_request_id="mine")) == "mine"
+
+
+@pytest.mark.parametrize("telling", ["13800138000", "11010519491231002X", "rid-11010519491231002X"])
+def test_request_id_that_tells_of_a_person_is_not_taken_over(telling: str) -> None:
+    assert RequestIds(bytes).of(_scope(x_request_id=telling)) != telling
