@@ -68,6 +68,10 @@ class Item:
         proof = self.proofs.get(Algorithm.SM3) or self.proofs.get(Algorithm.SHA256)
         return None if proof is None else proof.index
 
+    def stood_after(self, moment: datetime) -> None:
+        """A block of that time was known when the item was made: the latest such bound holds."""
+        self.not_before = moment if self.not_before is None else max(self.not_before, moment)
+
 
 @dataclass(slots=True)
 class Shown:

@@ -10,6 +10,7 @@ from evidence.checks.stream_evidence import Preserved
 from evidence.checks.stream_matter import Matter, Rows, shown_keyword
 from evidence.checks.stream_recount import Recounted
 from evidence.checks.stream_walk import Walk
+from evidence.checks.times import name_unbounded
 from models.answer import DECLARATIONS, INDEX, KEYWORDS, LINES, QUERY, RULES, SLICES
 from models.declaration import MAX_DECLARATION_BYTES, Declaration
 from models.errors import Undecided, VerificationError
@@ -35,6 +36,7 @@ def check_stream(case: Case) -> None:
     """
     matter = _read_question(case)
     if matter is None:
+        name_unbounded(case)
         return
     _read_declarations(matter)
     _read_keywords(matter)
@@ -51,6 +53,7 @@ def check_stream(case: Case) -> None:
     walk.close()
     preserved.close(walk)
     recounted.close(walk)
+    name_unbounded(case)
     _say(matter, walk, recounted)
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from evidence.checks.case import Case, Item, later
-from evidence.checks.engines import verify_block
 from evidence.checks.stream_matter import DeclaredCase, Matter
+from evidence.checks.times import ProvenBlock, prove_block
 from models import declaration as declarations
 from models import slice as slices
 from models.anchor import BlockRef
@@ -109,16 +109,24 @@ class Preserved:
         return item
 
     def blocks_of(self, header: SliceHeader, before: SliceHeader | None) -> None:
-        """The blocks that a header names, where they are proven: none later than its time or the deadline before it."""
+        """The blocks that a header names, where they are proven: none later than its time or the deadline before it.
+
+        What bounds the header bounds the evidence that holds it. Source: formats §4 check 17, §5.6 check 27.
+        """
         skew = self._case.trust.policy.skew_s
         for ref in header.after:
-            proven = self._blocks.time_of(ref)
+            proven = self._blocks.proven(ref)
             if proven is None:
                 continue
             with self._case.judge.trying(27, header.slice_id):
-                if proven > later(header.created_at, skew):
+                if proven.time > later(header.created_at, skew):
                     raise VerificationError("slice names a block that is later than its own time")
-                if before is not None and before.next_by is not None and proven > later(before.next_by, skew):
+                if not proven.bounds:
+                    continue
+                item = self._by_stage.get(header.pair)
+                if item is not None:
+                    item.stood_after(proven.time)
+                if before is not None and before.next_by is not None and proven.time > later(before.next_by, skew):
                     raise Undecided(f"heartbeat missing: slice was made after its deadline {format_time(before.next_by)}")
 
     def close(self, walk: Walk) -> None:
@@ -160,37 +168,32 @@ class _Blocks:
     def __init__(self, case: Case) -> None:
         self._case = case
         self._files: dict[tuple[str, int], str] = {}
-        self._times: dict[tuple[str, int], datetime | None] = {}
+        self._judged: dict[BlockRef, ProvenBlock | None] = {}
         self._used = {(ref.chain, ref.height) for item in case.items for ref in item.evidence.after}
         for number in numbers(case.files, "blocks"):
             name = f"blocks/{number}.json"
             try:
                 value = parse(case.files[name], max_bytes=MAX_JSON_BYTES)
                 if {"engine", "proof"} <= set(value):
-                    self._files[str(value["chain"]), int(value["height"])] = name
+                    mark = str(value["chain"]), int(value["height"])
+                    if mark in self._files:
+                        case.judge.refused(17, f"block proof stands twice ({name})")
+                    self._files.setdefault(mark, name)
             except (EvidenceError, KeyError, TypeError, ValueError):
                 continue  # said by check 17
 
-    def time_of(self, ref: BlockRef) -> datetime | None:
-        """The proven time of a block, a lower bound; None if no proof is shown or its chain gives none."""
-        mark = (ref.chain, ref.height)
-        name, chain = self._files.get(mark), self._case.trust.chain(ref.chain)
+    def proven(self, ref: BlockRef) -> ProvenBlock | None:
+        """What the proof of a named block shows; None if none is shown or the trust file cannot judge it."""
+        name = self._files.get((ref.chain, ref.height))
         if name is None:
             return None
-        self._used.add(mark)
-        if mark not in self._times:
-            self._times[mark] = None
+        self._used.add((ref.chain, ref.height))
+        if ref not in self._judged:
+            self._judged[ref] = None
             with self._case.judge.trying(17, name):
-                if chain is None or not chain.not_before:
-                    return None
                 value = parse(self._case.files[name], max_bytes=MAX_JSON_BYTES)
-                epoch = chain.epoch(ref.height)
-                self._case.judge.spend_signatures(len(epoch.validators) if epoch is not None else 0)
-                found = verify_block(value["proof"], ref, chain)
-                if value.get("engine") != chain.engine or found.hash != ref.hash:
-                    raise VerificationError("block proof is of another block or engine than the slice names")
-                self._times[mark] = found.time
-        return self._times[mark]
+                self._judged[ref] = prove_block(self._case, ref, str(value["engine"]), value["proof"])
+        return self._judged[ref]
 
     def close(self) -> None:
         """A block proof that neither an evidence nor a slice names is refused."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 
 from evidence.checks.anchors import block_times
 from evidence.checks.case import TREES, Case, Item, Shown, at, later
@@ -74,16 +76,39 @@ def _check_blocks(case: Case) -> None:
             seen.add((chain_id, height))
             for item, ref in named[chain_id, height]:
                 _judge_block(case, item, ref, engine, proof)
-    for item in case.items:
-        if item.not_before is None:
-            case.judge.findings.add(f"not-before is unproven ({item.name})")
+    if case.bundle.kind != "answer":  # there the blocks of slice headers are still to come
+        name_unbounded(case)
 
 
 def _judge_block(case: Case, item: Item, ref: BlockRef, engine: str, proof: JSONValue) -> None:
+    proven = prove_block(case, ref, engine, proof)
+    if proven is None:
+        return
+    if proven.time > later(item.evidence.created_at, case.trust.policy.skew_s):
+        raise VerificationError("block that the evidence names is later than created_at")
+    case.judge.passed(17, f"block {ref.height} of chain {ref.chain} came before {item.name}")
+    if proven.bounds:
+        item.stood_after(proven.time)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenBlock:
+    """The header time of a block that the quorum sealed; `bounds` unless one party can choose the chain's hashes."""
+
+    time: datetime
+    bounds: bool
+
+
+def prove_block(case: Case, ref: BlockRef, engine: str, proof: JSONValue) -> ProvenBlock | None:
+    """What the proof of a block named by an `after` shows; None, and said so, where the trust file cannot judge it.
+
+    Raises: VerificationError if it is of another block or engine, or contradicts itself or the trust file.
+    Source: formats §4 check 17 and not-before, §11 (Bundle: blocks/N.json).
+    """
     chain = case.trust.chain(ref.chain)
     if chain is None:
         case.judge.not_checked.add(f"block {ref.height} of chain {ref.chain}: unknown to the trust file")
-        return
+        return None
     if engine != chain.engine:
         raise VerificationError("block proof is of another engine than the trust file names")
     epoch = chain.epoch(ref.height)
@@ -92,16 +117,19 @@ def _judge_block(case: Case, item: Item, ref: BlockRef, engine: str, proof: JSON
         proven = verify_block(proof, ref, chain)
     except Undecided as error:
         case.judge.not_checked.add(f"block {ref.height} of chain {ref.chain}: {error.message}")
-        return
+        return None
     if proven.hash != ref.hash or proven.time is None:
         raise VerificationError("block proof is of another block than the evidence names")
-    if proven.time > later(item.evidence.created_at, case.trust.policy.skew_s):
-        raise VerificationError("block that the evidence names is later than created_at")
-    case.judge.passed(17, f"block {ref.height} of chain {ref.chain} came before {item.name}")
-    if chain.not_before:
-        item.not_before = proven.time if item.not_before is None else max(item.not_before, proven.time)
-    else:
+    if not chain.not_before:
         case.judge.findings.add(f"block {ref.height} of chain {ref.chain} is no lower bound: one party can choose its hashes")
+    return ProvenBlock(proven.time, chain.not_before)
+
+
+def name_unbounded(case: Case) -> None:
+    """Each item that no proven block bounds from below is named: its own `after`, or that of the slice it preserves."""
+    for item in case.items:
+        if item.not_before is None:
+            case.judge.findings.add(f"not-before is unproven ({item.name})")
 
 
 def check_witnesses(case: Case) -> None:
