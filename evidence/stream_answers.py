@@ -22,7 +22,7 @@ from evidence.store import Store
 from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
-from models.answer import LINES, MAX_LINE_BYTES, Answering, Shown, recount_name
+from models.answer import LINES, MAX_LINE_BYTES, Answering, Held, Shown, recount_name
 from models.canonical import JSONValue, b64, format_time, parse, unb64
 from models.counting import count
 from models.declaration import Declaration
@@ -206,22 +206,34 @@ class StreamAnswers:
     def holdings(self, row: StreamRow, last: int) -> StreamHoldings:
         """The stream up to slice `last`, as an answer asks for it."""
         known: dict[str, deque[anchors.Proven]] = {}
+        before, told = 0, None
 
         def proven_at(leaf_index: int) -> datetime | None:
-            """The not-after that the item's anchors give. Slices are asked for in log order, so anchors are read ahead."""
-            found: list[datetime] = []
-            for chain in self._anchoring.chains.values():
-                ahead = known.setdefault(chain.id, deque())
-                while ahead and ahead[0].end <= leaf_index:
-                    ahead.popleft()
-                if not ahead or ahead[0].start > max(leaf_index, chain.first):
-                    with self._store.reading() as connection:
-                        ahead = known[chain.id] = deque(anchors.proven_from(connection, chain.id, leaf_index))
-                if ahead and ahead[0].start <= max(leaf_index, chain.first):
-                    found.append(moment(ahead[0].block_ms) + timedelta(seconds=chain.trust.time_error_s))
-            return min(found, default=None)
+            """The not-after that the item's anchors give: asked in log order, read ahead, the same until an anchor ends."""
+            nonlocal before, told
+            if leaf_index >= before:
+                told, before = self._proven(known, leaf_index)
+            return told
 
         return StreamHoldings(self._shelf, row, last=last, proven_at=proven_at)
+
+    def _proven(self, known: dict[str, deque[anchors.Proven]], leaf_index: int) -> tuple[datetime | None, int]:
+        """The not-after of a leaf, and up to which leaf it is the same. `known` are the anchors read ahead of each chain."""
+        found: list[datetime] = []
+        until: list[int] = []
+        for chain in self._anchoring.chains.values():
+            ahead = known.setdefault(chain.id, deque())
+            while ahead and ahead[0].end <= leaf_index:
+                ahead.popleft()
+            if not ahead or ahead[0].start > max(leaf_index, chain.first):
+                with self._store.reading() as connection:
+                    ahead = known[chain.id] = deque(anchors.proven_from(connection, chain.id, leaf_index))
+            if ahead and ahead[0].start <= max(leaf_index, chain.first):
+                found.append(moment(ahead[0].block_ms) + timedelta(seconds=chain.trust.time_error_s))
+                until.append(ahead[0].end)
+            else:
+                until.append(leaf_index + 1)
+        return min(found, default=None), min(until, default=leaf_index + 1)
 
     # --- one answer -------------------------------------------------------------------------------------------------
 
@@ -369,7 +381,7 @@ class StreamAnswers:
 class _CountsOnly(Answering):
     """An answer that shows what the index says and no line."""
 
-    def _show_lines(self, header: SliceHeader, demanded: Sequence[int]) -> None:
+    def _show_lines(self, header: Held, demanded: Sequence[int]) -> None:
         del header
         self._lines += len(demanded)
 

@@ -22,6 +22,7 @@ from models.declaration import Declaration
 from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
 from models.extraction import trie_of
 from models.leaf import index_leaf
+from models.levels import levels_of
 from models.merkle import leaf_hashes
 from models.recount import recount_note, recount_slice
 from models.salting import INDEX_SALT, salts, slice_flat_salt, slice_key
@@ -126,8 +127,8 @@ def check_counts(header: SliceHeader, holdings: StreamHoldings) -> None:
     flat_salt = slice_flat_salt(secret, header.stream_id, number, INDEX_SALT)
     if evidence_pair(leaves, flat_salt, declaration.index) != header.index:
         raise VerificationError(f"stored counts do not give the index of the header ({header.slice_id})")
-    kept = holdings.index_hashes(number)
-    if kept is not None and list(kept) != leaf_hashes(leaves):
+    kept = holdings.index_levels(number)
+    if kept is not None and kept != levels_of(leaf_hashes(leaves)):
         raise VerificationError(f"stored hashes are not those of the index ({header.slice_id})")
     for entry, values, (name, stated) in zip(declaration.rules, counts.values, header.rules or (), strict=True):
         keys = declaration.cells(entry.rule, secret=declared.secret).keys

@@ -19,7 +19,7 @@ from evidence.keystore import KeyStore
 from evidence.store import Store
 from evidence.stream_archive import Counts, SliceArchive, open_counts, open_keywords
 from evidence.stream_store import SliceRow, StreamRow
-from models.answer import Declared
+from models.answer import Declared, Held
 from models.canonical import JSONValue, format_time
 from models.counting import Counted
 from models.declaration import Declaration
@@ -29,7 +29,6 @@ from models.slice import Kind, SliceHeader
 from streaming.processing import Plan
 
 PAGE = 256
-HASH_BYTES = 32
 
 
 def evidence_name(item: bytes) -> str:
@@ -345,13 +344,21 @@ class StreamHoldings:
             raise NotFound(f"no such slice in the stream: {number}")
         return self._page[number]
 
-    def headers(self, first: int) -> Iterator[SliceHeader]:
-        """As `Holdings.headers`, up to the last slice of this answer."""
+    def _rows(self, first: int) -> Iterator[SliceRow]:
         at = first
         while page := self._load(at):
-            for row in page:
-                yield SliceHeader.parse(row.header)
+            yield from page
             at = page[-1].number + 1
+
+    def headers(self, first: int) -> Iterator[SliceHeader]:
+        """The headers from number `first` up to the last slice of this answer."""
+        return (SliceHeader.parse(row.header) for row in self._rows(first))
+
+    def slices(self, first: int) -> Iterator[Held]:
+        """As `Holdings.slices`, up to the last slice of this answer."""
+        digests = {number: known.declaration.pair.sm3 for number, known in self._by_number.items()}
+        for row in self._rows(first):
+            yield Held(row.number, moment(row.created_ms), row.lines, digests[row.declaration], row.header)
 
     def first_shown(self, moment: datetime) -> int:
         """As `Holdings.first_shown`."""
@@ -365,10 +372,9 @@ class StreamHoldings:
             raise VerificationError(f"secret of a slice is missing (slice {number})")
         return self._secrets[number]
 
-    def index_hashes(self, number: int) -> Sequence[bytes] | None:
-        """As `Holdings.index_hashes`."""
-        joined = self.row(number).hashes
-        return None if joined is None else [joined[at : at + HASH_BYTES] for at in range(0, len(joined), HASH_BYTES)]
+    def index_levels(self, number: int) -> bytes | None:
+        """As `Holdings.index_levels`."""
+        return self.row(number).hashes
 
     def counts(self, number: int) -> Counts:
         """The counts of a slice, opened. Raises: VerificationError if they were altered."""
@@ -398,6 +404,6 @@ class StreamHoldings:
         """As `Holdings.records`."""
         return self._shelf.records(self.row(number), self.secret(number))
 
-    def proven_at(self, header: SliceHeader) -> datetime | None:
+    def proven_at(self, number: int) -> datetime | None:
         """As `Holdings.proven_at`."""
-        return self._proven_at(self.row(header.number).leaf_index)
+        return self._proven_at(self.row(number).leaf_index)

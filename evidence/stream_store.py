@@ -73,7 +73,7 @@ slice_ = Table(
     Column("header", LargeBinary, nullable=False),
     Column("object_id", LargeBinary(OBJECT_ID_BYTES), nullable=True),
     Column("counts", LargeBinary, nullable=True),
-    # Leaf hashes of the index by rank: salted, so they tell nothing, and they save hashing every leaf for a question.
+    # All hashes of the index (`models.levels`): salted, so they tell nothing, and a question's proof is read from them.
     Column("hashes", LargeBinary, nullable=True),
     Index("stream_slice_by_time", "stream", "created_ms"),
     Index("stream_slice_by_epoch", "stream", "epoch", "number"),

@@ -40,6 +40,7 @@ from models.errors import Invalid, Malformed, Problem, VerificationError
 from models.evidence import Signature, Statement
 from models.keywords import check_keyword
 from models.merkle import leaf_hashes
+from models.levels import levels_of
 from models.record import Buffer
 from models.recount import check_pieces, counts_bytes
 from models.signature import verify
@@ -52,8 +53,8 @@ from streaming.indexer import find_values
 from streaming.processing import Plan
 
 CLOCK_AHEAD = timedelta(minutes=5)
-HASHES_KEPT = 1 << 10
-"""Leaf hashes are kept of indexes up to so many keywords: 32 kB a slice."""
+HASHES_KEPT = 1 << 9
+"""The hashes of an index are kept where it has up to so many keywords: 32 kB a slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +350,7 @@ class Streams:
         if header.lines:
             counts = seal_counts(made.counts, secret=body.secret, evidence_id=identity, randomness=self._randomness)
             if known.declaration.index == EvidenceAlgorithm.MERKLE and len(made.commitment.leaves) <= HASHES_KEPT:
-                hashes = b"".join(leaf_hashes(made.commitment.leaves))
+                hashes = levels_of(leaf_hashes(made.commitment.leaves))
             packed = pack(records, bytewise=counts_bytes(known.declaration))
             object_id = self._archive.put(packed, secret=body.secret, slice_id=header.slice_id)
 

@@ -7,7 +7,7 @@ asked, and every line that their positions demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -19,10 +19,11 @@ from models.errors import Malformed
 from models.extraction import Rule, Trie, cell_of, label_of, trie_of
 from models.keywords import keyword_proof, shown_ranks
 from models.leaf import index_leaf
+from models.levels import kept_size, subset_from
 from models.merkle import leaf_hashes, subset_path
 from models.question import AskedValue, Question
 from models.record import Buffer
-from models.salting import CONTENT_SALT, INDEX_SALT, salts, slice_flat_salt, slice_key
+from models.salting import CONTENT_SALT, INDEX_SALT, salt, salts, slice_flat_salt, slice_key
 from models.slice import Kind, SliceHeader, line_leaves
 
 QUERY: Final = "stream/query.json"
@@ -34,6 +35,7 @@ INDEX: Final = "stream/index.jsonl"
 LINES: Final = "stream/lines.jsonl"
 MAX_LINE_BYTES: Final = 4 << 20
 MAX_FILE_BYTES: Final = 256 << 20
+_FEW: Final = 4
 
 
 def whole_slice_name(number: int) -> str:
@@ -55,14 +57,27 @@ class Declared:
     secret: bytes
 
 
+class Held(NamedTuple):
+    """A slice as an answer is told of it: what it decides by, and the header's bytes, which are only passed on.
+
+    Shapes: `declaration` is the SM3 of D.
+    """
+
+    number: int
+    created_at: datetime
+    lines: int
+    declaration: bytes
+    data: bytes
+
+
 class Holdings(Protocol):
     """What an answerer holds of one stream; slices are asked for in ascending order."""
 
     def declared(self, digest: bytes) -> Declared:
         """The declaration whose SM3 is `digest`."""
 
-    def headers(self, first: int) -> Iterator[SliceHeader]:
-        """The headers from number `first` to the last there is."""
+    def slices(self, first: int) -> Iterator[Held]:
+        """The slices from number `first` to the last there is."""
 
     def first_shown(self, moment: datetime) -> int:
         """The number of the last slice with slice_create_time < `moment`, or 0 if there is none."""
@@ -70,8 +85,8 @@ class Holdings(Protocol):
     def secret(self, number: int) -> bytes:
         """The secret of a slice's item."""
 
-    def index_hashes(self, number: int) -> Sequence[bytes] | None:
-        """The leaf hashes of a slice's index by rank, if they are kept: they save hashing all leaves anew."""
+    def index_levels(self, number: int) -> bytes | None:
+        """All hashes of a slice's index (`models.levels`), if they are kept: they save hashing all leaves anew."""
 
     def counted(self, number: int, ranks: Sequence[int] | None) -> Sequence[Counted]:
         """The index entries at `ranks`, or all of them, in order."""
@@ -85,8 +100,8 @@ class Holdings(Protocol):
     def erased(self, number: int) -> bool:
         """Whether the contents of a slice were destroyed: its tombstone is then shown in place of index and lines."""
 
-    def proven_at(self, header: SliceHeader) -> datetime | None:
-        """The not-after that an evidence of this slice would prove, if it is known."""
+    def proven_at(self, number: int) -> datetime | None:
+        """The not-after that an evidence of a slice would prove, if it is known."""
 
 
 class Shown(NamedTuple):
@@ -144,16 +159,15 @@ class _Proving:
             self.numbers.append(number)
         self._deadline = self._candidate = None
 
-    def meet(self, header: SliceHeader, declaration: Declaration) -> None:
+    def meet(self, header: Held, declaration: Declaration) -> None:
         """A further header: once it is proven too late for the first still open, the last that was not is shown."""
-        allowed = timedelta(seconds=declaration.slice_proof_s)
-        proven = self._holdings.proven_at(header) or header.created_at + allowed / 2
+        proven = self._holdings.proven_at(header.number) or header.created_at + timedelta(seconds=declaration.slice_proof_s / 2)
         if self._deadline is not None and proven > self._deadline:
             if self._candidate is not None:
                 self.take(self._candidate)
             self._deadline = None  # where nothing was proven in time, no evidence helps, and none is shown for it
         if self._deadline is None:
-            self._deadline = header.created_at + timedelta(seconds=declaration.max_silence_s) + allowed
+            self._deadline = header.created_at + timedelta(seconds=declaration.max_silence_s + declaration.slice_proof_s)
         self._candidate = header.number if proven <= self._deadline else None
 
 
@@ -200,10 +214,10 @@ class Answering:
         """
         question = self._question
         first = last = None
-        before: SliceHeader | None = None
+        before: Held | None = None
         covered = False
         self._out_query()
-        for header in self._holdings.headers(self._holdings.first_shown(question.start)):
+        for header in self._holdings.slices(self._holdings.first_shown(question.start)):
             self._use(header)
             self._out.raw(SLICES, header.data)
             first = header if first is None else first
@@ -213,11 +227,12 @@ class Answering:
                 self._answer_slice(header)
             self._proving.meet(header, self._used[-1].declaration)
             last = before = header
-            covered = header.created_at >= question.end or header.kind == Kind.END
+            covered = header.created_at >= question.end
             if covered:
                 break
         if first is None or last is None:
             raise Malformed("stream has no slice yet, so nothing can be answered")
+        covered = covered or SliceHeader.parse(last.data).kind == Kind.END
         self._proving.take(last.number)
         digests = tuple(declared.declaration.pair.sm3 for declared in self._used)
         numbers = tuple(sorted(set(self._proving.numbers)))
@@ -226,11 +241,11 @@ class Answering:
     def _out_query(self) -> None:
         self._sink(QUERY, self._question.data)
 
-    def _use(self, header: SliceHeader) -> None:
+    def _use(self, header: Held) -> None:
         """Take up the declaration of a slice: shown once, with the proof of rank or cell."""
-        if self._used and self._used[-1].declaration.pair == header.declaration:
+        if self._used and self._used[-1].declaration.pair.sm3 == header.declaration:
             return
-        declared = self._holdings.declared(header.declaration.sm3)
+        declared = self._holdings.declared(header.declaration)
         declaration, question = declared.declaration, self._question
         question.check_fits(declaration)
         self._used.append(declared)
@@ -262,7 +277,7 @@ class Answering:
         # The cell line stands before the lines of the first slice so declared: nothing has to wait in memory.
         self._out.line(RULES, {"leaf": leaf, "proof": [b64(node) for node in path]})
 
-    def _answer_slice(self, header: SliceHeader) -> None:
+    def _answer_slice(self, header: Held) -> None:
         if not header.lines:
             return
         if self._holdings.erased(header.number):
@@ -278,24 +293,27 @@ class Answering:
         if self._whole:
             self._show_whole(header)
 
-    def _show_index(self, header: SliceHeader) -> list[int]:
+    def _show_index(self, header: Held) -> list[int]:
         if not self._ranks:
             return []
         number, declaration = header.number, self._used[-1].declaration
-        secret = self._holdings.secret(number)
         hashed = declaration.index == EvidenceAlgorithm.HASH
-        kept = None if hashed else self._holdings.index_hashes(number)
+        kept = None if hashed else self._holdings.index_levels(number)
+        if kept is not None and len(kept) != kept_size(declaration.keywords_size):
+            kept = None
         wanted = self._ranks if kept is not None else list(range(declaration.keywords_size))
-        counted = dict(zip(wanted, self._holdings.counted(number, None if kept is None else wanted), strict=True))
-        drawn = salts(slice_key(secret, "cz-index/1", header.stream_id, number), wanted[-1] + 1)
-        leaves = {rank: index_leaf(drawn[rank], entry) for rank, entry in counted.items()}
+        counted = dict(zip(wanted, self._holdings.counted(number, wanted), strict=True))
+        leaves = self._index_leaves(number, counted)
         shown = wanted if hashed else self._ranks
         tail, path = "", ""
         if hashed:
-            tail = f',"salt":"{b64u(slice_flat_salt(secret, header.stream_id, number, INDEX_SALT))}"'
+            secret = self._holdings.secret(number)
+            tail = f',"salt":"{b64u(slice_flat_salt(secret, declaration.stream_id, number, INDEX_SALT))}"'
         else:
-            hashes = leaf_hashes(leaves.values()) if kept is None else kept
-            path = ",".join([f'"{b64(node)}"' for node in subset_path(hashes, shown)])
+            nodes = subset_path(leaf_hashes(leaves.values()), shown) if kept is None else subset_from(
+                kept, declaration.keywords_size, shown
+            )  # fmt: skip
+            path = ",".join([f'"{b64(node)}"' for node in nodes])
         # Written out, because there is one a slice and the general encoder costs as much as all the rest.
         rows = ",".join([f"[{rank},{quoted(leaves[rank].decode())}]" for rank in shown])
         self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":[{path}]{tail}}}'.encode())
@@ -303,13 +321,21 @@ class Answering:
             self._counts[place] += counted[rank].n
         return self._question.demanded([counted[rank].lines for rank in self._ranks])
 
-    def _show_value(self, header: SliceHeader, asked: AskedValue) -> list[int]:
+    def _index_leaves(self, number: int, counted: Mapping[int, Counted]) -> dict[int, bytes]:
+        """The index leaves of a slice at these ranks: few salts are drawn one by one, many at once."""
+        key = slice_key(self._holdings.secret(number), "cz-index/1", self._question.stream_id, number)
+        if len(counted) <= _FEW:
+            return {rank: index_leaf(salt(key, rank), entry) for rank, entry in counted.items()}
+        drawn = salts(key, max(counted) + 1)
+        return {rank: index_leaf(drawn[rank], entry) for rank, entry in counted.items()}
+
+    def _show_value(self, header: Held, asked: AskedValue) -> list[int]:
         found = self._used[-1].declaration.rule(asked.rule)
         if found is None or self._cell_key is None:
             return []
         values = self._holdings.values(header.number, asked.rule)
         trie = self._trie(header, found.rule, values)
-        label = label_of(self._cell_key, header.stream_id, header.number, asked.rule, asked.value)
+        label = label_of(self._cell_key, self._question.stream_id, header.number, asked.rule, asked.value)
         slot, path = trie.find(label)
         own = slot is not None and slot.label == label
         line: JSONValue = {
@@ -325,17 +351,17 @@ class Answering:
         self._counts[0] += counted.n
         return [place for place, _ in counted.lines]
 
-    def _trie(self, header: SliceHeader, rule: Rule, values: Sequence[Counted]) -> Trie:
+    def _trie(self, header: Held, rule: Rule, values: Sequence[Counted]) -> Trie:
         declared = self._used[-1]
         keys = declared.declaration.cells(rule, secret=declared.secret).keys
         secret = self._holdings.secret(header.number)
-        return trie_of(values, rule, keys, secret=secret, stream_id=header.stream_id, number=header.number)
+        return trie_of(values, rule, keys, secret=secret, stream_id=self._question.stream_id, number=header.number)
 
-    def _line_leaves(self, header: SliceHeader) -> list[bytes]:
+    def _line_leaves(self, header: Held) -> list[bytes]:
         secret, buffer = self._holdings.secret(header.number), self._holdings.records(header.number)
-        return line_leaves(buffer, secret=secret, stream_id=header.stream_id, number=header.number)
+        return line_leaves(buffer, secret=secret, stream_id=self._question.stream_id, number=header.number)
 
-    def _show_lines(self, header: SliceHeader, demanded: Sequence[int]) -> None:
+    def _show_lines(self, header: Held, demanded: Sequence[int]) -> None:
         leaves = self._line_leaves(header)
         hashed = self._used[-1].declaration.slice == EvidenceAlgorithm.HASH
         shown = range(len(leaves)) if hashed else demanded
@@ -346,16 +372,16 @@ class Answering:
         }
         if hashed:
             secret = self._holdings.secret(header.number)
-            line["salt"] = b64u(slice_flat_salt(secret, header.stream_id, header.number, CONTENT_SALT))
+            line["salt"] = b64u(slice_flat_salt(secret, self._question.stream_id, header.number, CONTENT_SALT))
         else:
             line["proof"] = [b64(node) for node in subset_path(leaf_hashes(leaves), demanded)]
         self._out.line(LINES, line)
         self._lines += len(demanded)
 
-    def _show_whole(self, header: SliceHeader) -> None:
+    def _show_whole(self, header: Held) -> None:
         secret = self._holdings.secret(header.number)
-        salts = [slice_flat_salt(secret, header.stream_id, header.number, place) for place in (CONTENT_SALT, INDEX_SALT)]
-        self._sink(whole_slice_name(header.number), b"".join(salts))
+        flat = [slice_flat_salt(secret, self._question.stream_id, header.number, place) for place in (CONTENT_SALT, INDEX_SALT)]
+        self._sink(whole_slice_name(header.number), b"".join(flat))
         self._sink(
             whole_slice_name(header.number),
             b"".join(part for leaf in self._line_leaves(header) for part in (len(leaf).to_bytes(4), leaf)),

@@ -5,6 +5,7 @@ A shown leaf is hashed as it stands; what it says is read only in its one form.
 
 from __future__ import annotations
 
+from json import loads
 from typing import Final, NamedTuple
 
 from models.canonical import JSONValue, b64u, parse_canonical, unb64u
@@ -12,6 +13,7 @@ from models.counting import Counted
 from models.errors import Malformed, VerificationError
 from models.nodes import SALT_BYTES
 from models.record import Record
+from models.usual import INDEX_LEAF
 
 LINE_TAG: Final = b"cz-line/1"
 INDEX_TAG: Final = "cz-index/1"
@@ -101,6 +103,9 @@ def open_index(text: JSONValue, *, lines: int) -> IndexEntry:
     Raises: VerificationError if it is not canonical, lines do not ascend below `lines`, a count is 0, or n is not their sum.
     Source: formats §4 check 28.
     """
-    salt, keyword, n, places = opened(text, INDEX_TAG, 4, "index leaf")
+    if isinstance(text, str) and INDEX_LEAF.fullmatch(text):
+        _, salt, keyword, n, places = loads(text)
+    else:
+        salt, keyword, n, places = opened(text, INDEX_TAG, 4, "index leaf")
     found = occurrences(places, n, "index leaf", lines=lines)
     return IndexEntry(unbased(salt, "salt of an index leaf", SALT_BYTES), unbased(keyword, "keyword of an index leaf"), n, found)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from json import loads
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -26,6 +27,7 @@ from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
 from models.nodes import SALT_BYTES
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
+from models.usual import HEADER
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
 
 __all__ = [
@@ -288,6 +290,53 @@ class SliceHeader:
         check_deadline(header, declaration)
         if previous is not None:
             check_link(previous, header)
+        return cls._usual(data) or cls._parse(data)
+
+    @classmethod
+    def _usual(cls, data: bytes) -> SliceHeader | None:
+        """The header, if it has the form that almost every one has and every member is within its bounds."""
+        match = HEADER.fullmatch(data.decode("ascii")) if len(data) <= MAX_HEADER_BYTES and data.isascii() else None
+        if match is None:
+            return None
+        (
+            after, size, content2, content, declaration2, declaration, first_time, index2, index, kind, last_time, lines, next_by,
+            number, pieces, previous2, previous, rules, created_at, end_epoch, end, name, count, start_epoch, start, stream_id,
+        ) = match.groups()  # fmt: skip
+        if (name, count) != (stream_id, number):
+            return None
+        if int(size) > MAX_SLICE_BYTES or int(lines) > MAX_SLICE_RECORDS or int(pieces) > MAX_SLICE_RECORDS:
+            return None
+        unhex, when = bytes.fromhex, _usual_time
+        try:
+            return cls(
+                () if after == "[]" else block_refs(loads(after), what="after"),
+                int(size),
+                Pair(unhex(content), unhex(content2)),
+                Pair(unhex(declaration), unhex(declaration2)),
+                None,
+                None if first_time is None else when(first_time),
+                None if index is None else Pair(unhex(index), unhex(index2)),
+                kind,
+                None if last_time is None else when(last_time),
+                int(lines),
+                None if next_by is None else when(next_by),
+                int(number),
+                int(pieces),
+                None if previous is None else Pair(unhex(previous), unhex(previous2)),
+                None,
+                None if rules == "null" else rule_pairs(loads(rules)),
+                when(created_at),
+                Position(int(end_epoch), int(end)),
+                Position(int(start_epoch), int(start)),
+                stream_id,
+                data,
+                pair(data),
+            )
+        except (ValueError, Malformed):
+            return None
+
+    @classmethod
+    def _parse(cls, data: bytes) -> SliceHeader:
             check_tiling(previous, header)
         return header
 
@@ -360,6 +409,11 @@ class SliceHeader:
         if self.start.epoch != self.end.epoch or self.end < self.start:
             raise VerificationError(f"position hole: slice ends before its start or in another epoch ({self.slice_id})")
         if (full and self.end == self.start) or (not full and self.kind != Kind.GAP and self.end != self.start):
+def _usual_time(text: str) -> datetime:
+    """The time of digits that `HEADER` matched. Raises: ValueError if no such time exists."""
+    return datetime.fromisoformat(text + "+00:00")
+
+
             raise VerificationError(f"position hole: range of a slice does not fit its kind {self.kind} ({self.slice_id})")
         if self.kind == Kind.GAP and self.reason is None:
             raise VerificationError(f"gap states no reason ({self.slice_id})")

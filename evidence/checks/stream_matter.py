@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from json import loads
 
 from evidence.checks.case import Case
 from models.answer import MAX_LINE_BYTES
@@ -14,6 +15,7 @@ from models.declaration import Declaration
 from models.errors import EvidenceError, Malformed, VerificationError
 from models.question import Question
 from models.record import MAX_SLICE_RECORDS
+from models.usual import INDEX_ROW
 
 MAX_ROW_VALUES = 3 * MAX_SLICE_RECORDS + 64
 """Values in one row, apart from what stands inside its texts: as many as a slice shown whole has, and no more."""
@@ -88,7 +90,7 @@ class Rows:
             bare = _STRING.sub(b"", line)
             if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MAX_ROW_VALUES:
                 raise Malformed(f"row holds too many values: expected at most {MAX_ROW_VALUES}")
-        value = parse_canonical(line, max_bytes=MAX_LINE_BYTES, what="row")
+        value = loads(line) if INDEX_ROW.fullmatch(line) else parse_canonical(line, max_bytes=MAX_LINE_BYTES, what="row")
         if not isinstance(value, dict):
             raise Malformed("row is not an object")
         return value

@@ -11,7 +11,7 @@ from verifier_world import CHAIN, ORIGIN, Anchored, Made, World, key
 
 from models import declaration as declarations
 from models import slice as slices
-from models.answer import Declared, Shown, answer_files
+from models.answer import Declared, Held, Shown, answer_files
 from models.bundle import pack
 from models.checkpoint import NOTE_TYPE, STATEMENT_TYPE, vkey
 from models.counting import Counted, count, index_of
@@ -183,8 +183,9 @@ class Stream:
     def declared(self, digest: bytes) -> Declared:
         return next(each for each in self.declareds if each.declaration.pair.sm3 == digest)
 
-    def headers(self, first: int) -> Iterator[SliceHeader]:
-        return (each.header for each in self.held[first:])
+    def slices(self, first: int) -> Iterator[Held]:
+        headers = (each.header for each in self.held[first:])
+        return (Held(h.number, h.created_at, h.lines, h.declaration.sm3, h.data) for h in headers)
 
     def first_shown(self, moment: datetime) -> int:
         return max([each.header.number for each in self.held if each.header.created_at < moment], default=0)
@@ -192,7 +193,7 @@ class Stream:
     def secret(self, number: int) -> bytes:
         return secret_of(number)
 
-    def index_hashes(self, _number: int) -> None:
+    def index_levels(self, _number: int) -> None:
         return None
 
     def counted(self, number: int, ranks: Sequence[int] | None) -> Sequence[Counted]:
@@ -211,7 +212,7 @@ class Stream:
     def erased(self, number: int) -> bool:
         return number in self.destroyed
 
-    def proven_at(self, _header: SliceHeader) -> datetime | None:
+    def proven_at(self, _number: int) -> datetime | None:
         return self.world.now
 
     # --- answering --------------------------------------------------------------------------------------------------

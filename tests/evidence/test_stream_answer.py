@@ -122,7 +122,7 @@ def test_same_question_gives_the_same_bytes() -> None:
 
 def test_evidence_stands_beside_first_last_and_as_often_as_times_need(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Stream([b"buy"], slice_proof_s=100)
-    monkeypatch.setattr(made, "proven_at", lambda header: header.created_at + timedelta(seconds=10))
+    monkeypatch.setattr(made, "proven_at", lambda number: made.held[number].header.created_at + timedelta(seconds=10))
     for _ in range(30):
         made.collect([b"buy"])
     _, shown = answer_files(made.question(b"buy", first=5), made)

@@ -1,0 +1,73 @@
+"""All hashes of a small tree kept in one string, so that a subset proof is read and not computed.
+
+The same leaves are asked of the index of every slice, so where the hashes of their proof stand is
+found once for all slices.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from models.digest import DIGEST_BYTES
+from models.errors import Malformed
+from models.nodes import node_hash
+
+
+def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
+    """Every level of the tree over these leaf hashes, joined, the leaves first and the root last.
+
+    Shapes: n ≥ 1 hashes of 32 bytes; an odd last one of a level stands in the next as it is.
+    """
+    parts: list[bytes] = list(leaf_hashes)
+    level = parts
+    while len(level) > 1:
+        above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        level = above + level[-1:] if len(level) & 1 else above
+        parts = parts + level
+    return b"".join(parts)
+
+
+def _starts(size: int) -> list[int]:
+    """Where each level begins, counted in hashes, and the end of the last."""
+    starts = [0, size]
+    while size > 1:
+        size = (size + 1) >> 1
+        starts.append(starts[-1] + size)
+    return starts
+
+
+@lru_cache(maxsize=256)
+def _places(size: int, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    starts = _starts(size)
+
+    def walk(start: int, end: int, low: int, high: int) -> Iterator[int]:
+        if low == high:
+            height = (end - start - 1).bit_length()
+            yield (starts[height] + (start >> height)) * DIGEST_BYTES
+        elif end - start > 1:
+            middle = start + (1 << ((end - start - 1).bit_length() - 1))
+            cut = bisect_left(wanted, middle, low, high)
+            yield from walk(start, middle, low, cut)
+            yield from walk(middle, end, cut, high)
+
+    return tuple(walk(0, size, 0, len(wanted)))
+
+
+def kept_size(size: int) -> int:
+    """How many bytes `levels_of` makes of `size` leaves."""
+    return _starts(size)[-1] * DIGEST_BYTES
+
+
+def subset_from(levels: bytes, size: int, indices: Iterable[int]) -> list[bytes]:
+    """What `merkle.subset_path` gives for the tree of `size` leaves whose levels are `levels`.
+
+    Raises: Malformed if `levels` are of another size, there is no leaf, an index is out of range or given twice.
+    """
+    wanted = tuple(sorted(indices))
+    if size < 1 or len(levels) != kept_size(size):
+        raise Malformed(f"kept hashes are of another tree: expected one of {size} leaves")
+    if len(set(wanted)) != len(wanted) or (wanted and not 0 <= wanted[0] <= wanted[-1] < size):
+        raise Malformed(f"leaf index is out of range or given twice: expected less than {size}")
+    return [levels[at : at + DIGEST_BYTES] for at in _places(size, wanted)]

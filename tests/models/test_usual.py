@@ -1,0 +1,156 @@
+"""What the usual forms accept is what the general rules accept, and says the same."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from models.anchor import BlockRef
+from models.canonical import canonical, format_time, parse_canonical
+from models.counting import Counted
+from models.digest import Pair
+from models.errors import EvidenceError, VerificationError
+from models.leaf import index_leaf, open_index
+from models.slice import SliceHeader
+from models.usual import HEADER, INDEX_LEAF, INDEX_ROW
+
+ROUNDS = 4000
+BITS = b'"\\{}[],:0129aAfZ.-+_ /\xc3\xa9\x00\x7f'
+PAIR = Pair(bytes(range(32)), bytes(range(32, 64)))
+
+
+def header(**other: object) -> bytes:
+    at = datetime(2026, 11, 21, 6, 0, 0, 123000, UTC)
+    value = {
+        "after": [], "bytes": 12, "content": PAIR.to_json(), "declaration": PAIR.to_json(), "epoch": None, "first_time": None,
+        "format": "cz-slice/1", "index": PAIR.to_json(), "kind": "data", "last_time": None, "lines": 3,
+        "next_by": "2026-11-21T07:00:00.123Z", "number": 7, "pieces": 1, "previous": PAIR.to_json(), "reason": None, "rules": [],
+        "slice_create_time": format_time(at), "slice_end_position": "0:40", "slice_id": "s.1/7",
+        "slice_start_position": "0:28", "stream_id": "s.1",
+    }  # fmt: skip
+    return canonical({**value, **other})
+
+
+HEADERS = [
+    header(),
+    header(first_time="2026-11-21T05:59:59.000Z", last_time="2026-11-21T06:00:00.000Z"),
+    header(kind="heartbeat", lines=0, index=None, rules=None, previous=None),
+    header(after=[BlockRef("chain-1", 12, "ab12").to_json(), BlockRef("chain-2", 3, "00").to_json()]),
+    header(rules=[{"name": "account", "sha256": "0" * 64, "sm3": "f" * 64}, {"name": "b", "sha256": "1" * 64, "sm3": "2" * 64}]),
+]
+
+
+def mutants(data: bytes, random: Random) -> Iterator[bytes]:
+    """Bytes put in, taken out, exchanged and moved: one to three at a time."""
+    for _ in range(ROUNDS):
+        made = bytearray(data)
+        for _ in range(random.randint(1, 3)):
+            at = random.randrange(len(made))
+            match random.randrange(4):
+                case 0:
+                    made[at] = random.choice(BITS)
+                case 1:
+                    made.insert(at, random.choice(BITS))
+                case 2:
+                    del made[at]
+                case _:
+                    other = random.randrange(len(made))
+                    made[at], made[other] = made[other], made[at]
+        yield bytes(made)
+
+
+@pytest.mark.parametrize("data", HEADERS)
+def test_usual_header_is_read_as_the_general_rules_read_it(data: bytes) -> None:
+    usual = SliceHeader._usual(data)
+    assert usual is not None, "the form that all headers of records have"
+    assert usual == SliceHeader._parse(data) == SliceHeader.parse(data)
+    accepted = 0
+    for mutant in mutants(data, Random(data[100])):
+        found = SliceHeader._usual(mutant)
+        if found is not None:
+            accepted += 1
+            assert found == SliceHeader._parse(mutant)
+    assert accepted, "some mutants change a digit only"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"slice_id": "s.1/8"}, {"slice_id": "s.2/7"}, {"lines": 65537}, {"pieces": 65537}, {"bytes": (2 << 20) + 1},
+        {"slice_create_time": "2026-02-30T06:00:00.123Z"}, {"next_by": "0000-11-21T07:00:00.123Z"},
+        {"slice_create_time": "2026-11-21T24:00:00.000Z"},
+        {"after": [BlockRef("b", 1, "00").to_json(), BlockRef("a", 1, "00").to_json()]},
+        {"rules": [{"name": "b", "sha256": "1" * 64, "sm3": "2" * 64}] * 2},
+        {"rules": [{"name": f"r{n:03}", "sha256": "1" * 64, "sm3": "2" * 64} for n in range(100)]},
+    ],
+)  # fmt: skip
+def test_header_with_a_member_out_of_bounds_is_refused_all_the_same(other: dict[str, object]) -> None:
+    data = header(**other)
+    assert SliceHeader._usual(data) is None
+    with pytest.raises(EvidenceError):
+        SliceHeader.parse(data)
+
+
+def test_unusual_headers_are_read_by_the_general_rules() -> None:
+    epoch = {"identity": "inode 7", "previous_complete": True, "reason": "轮转"}
+    for data in (
+        header(epoch=epoch),
+        header(kind="gap", reason="retention"),
+        header(bytes=1, number=10**15, slice_id=f"s.1/{10**15}"),
+    ):
+        assert SliceHeader._usual(data) is None
+        assert SliceHeader.parse(data).data == data
+
+
+def test_usual_time_is_the_time_read() -> None:
+    start = datetime(2026, 2, 28, 23, 59, 58, 999000, UTC)
+    for step in range(50):
+        at = start + timedelta(milliseconds=777 * step, days=37 * step)
+        found = SliceHeader.parse(header(slice_create_time=format_time(at))).created_at
+        assert found == at
+        assert found.tzinfo is UTC
+
+
+LEAVES = [
+    index_leaf(bytes(range(16)), Counted(b"ERROR", 0, [])),
+    index_leaf(bytes(16), Counted("失败".encode(), 5, [(0, 2), (7, 3)])),
+]
+ROW = canonical(
+    {"leaves": [[4, LEAVES[0].decode()], [17, LEAVES[1].decode()]], "number": 9, "proof": ["A" * 43 + "=", "b" * 42 + "A="]}
+)
+
+
+@pytest.mark.parametrize(("pattern", "data"), [(INDEX_LEAF, LEAVES[0]), (INDEX_LEAF, LEAVES[1]), (INDEX_ROW, ROW)])
+def test_what_matches_is_canonical(pattern: re.Pattern[Any], data: bytes) -> None:
+    def matches(made: bytes) -> bool:
+        return pattern.fullmatch(made if isinstance(pattern.pattern, bytes) else made.decode("latin-1")) is not None
+
+    assert matches(data)
+    found = [mutant for mutant in mutants(data, Random(len(data))) if matches(mutant)]
+    assert found
+    for mutant in found:
+        parse_canonical(mutant)
+
+
+def test_index_leaf_says_the_same_whether_or_not_its_form_is_usual() -> None:
+    for leaf in LEAVES:
+        for mutant in mutants(leaf, Random(3)):
+            text = mutant.decode("latin-1")
+            if INDEX_LEAF.fullmatch(text):
+                value = parse_canonical(mutant)
+                with suppress(VerificationError):
+                    entry = open_index(text, lines=8)
+                    assert [value[3], [tuple(place) for place in value[4]]] == [entry.n, entry.lines]
+            else:
+                with pytest.raises(VerificationError):
+                    open_index(text, lines=8)
+
+
+def test_header_pattern_does_not_take_long_on_what_almost_matches() -> None:
+    long = header(after=[BlockRef(f"c{n:04}", n, "ab" * 32).to_json() for n in range(500)])
+    assert HEADER.fullmatch(long.decode()) is not None
+    assert HEADER.fullmatch(long.decode()[:-1] + "x") is None
