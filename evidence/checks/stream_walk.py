@@ -116,9 +116,12 @@ class Walk:
 
     def _judge_silence(self, header: SliceHeader, before: SliceHeader | None) -> None:
         """Check 27: no silence beyond the deadline, no gap, no epoch that was left unread."""
+        is_late = before is not None and before.next_by is not None and header.created_at > before.next_by
+        if not is_late and header.kind != Kind.GAP and header.epoch is None:
+            return
         since = "the start" if before is None else format_time(before.created_at)
         interval = f"between {since} and {format_time(header.created_at)}"
-        if before is not None and before.next_by is not None and header.created_at > before.next_by:
+        if is_late:
             self._judge.undecided(27, f"heartbeat missing: nothing was collected or said {interval} ({header.slice_id})")
         if header.kind == Kind.GAP:
             lost = f"positions {header.start} to {header.end} were lost"
