@@ -18,6 +18,7 @@ from evidence.access import Access, Role
 from evidence.anchoring import Anchoring, Chain
 from evidence.archive import Archive
 from evidence.batch import Batch
+from evidence.blocks import Blocks
 from evidence.contents import Contents
 from evidence.errors import HomeRefused, SettingWrong
 from evidence.home import (
@@ -224,7 +225,7 @@ class Service:
         self.home, self.settings, self.clock, self.log, self.anchoring = home, settings, clock, log, anchoring
         self.origin, self.store, self.access, self.originals = home.facts.origin, home.store, home.access, home.originals
         self.signing, self.contents = home.signing, home.contents
-        self.chains = nodes
+        self.chains, self.blocks = nodes, Blocks(anchoring.chains)
         self._lock = lock
         intake = Intake(
             origin=home.facts.origin,
@@ -285,6 +286,7 @@ class Service:
             archive=archive,
             preservation=self.preservation,
             signing=home.signing,
+            blocks=self.blocks,
             access=home.access,
             find_key=home.find_key,
             intake=intake,
@@ -296,6 +298,7 @@ class Service:
             store=home.store,
             issuance=self.issuance,
             anchoring=self.anchoring,
+            blocks=self.blocks,
             origin=facts.origin,
             clock=clock,
         )
@@ -310,6 +313,7 @@ class Service:
             streams=self.streams,
             shelf=self.shelf,
             contents=home.contents,
+            blocks=self.blocks,
             signer_of=lambda account: push_signer(folder, facts, account, clock=clock),
             clock=clock,
             randomness=randomness,

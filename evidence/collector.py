@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,8 +22,9 @@ from evidence.errors import Conflict, ServiceError, StorageFull, Unready
 from evidence.exchange import Unreachable
 from evidence.keys import make_folder, read_private, sync_folder
 from evidence.promise import Promise
-from evidence.stream_client import newest_header
+from evidence.stream_client import newest_blocks, newest_header
 from evidence.stream_wire import Origin, SliceBody, declare_body, signature_of
+from models.anchor import BlockRef
 from models.answer import Declared
 from models.canonical import JSONValue, b64, canonical, members, parse_canonical, unb64
 from models.checkpoint import STATEMENT_TYPE, VerifierKey, vkey
@@ -231,6 +232,7 @@ class ServiceSink:
 
     def __init__(self, client: AsyncClient, state: CollectorState, origin: Origin) -> None:
         self._client, self._state, self._origin = client, state, origin
+        self._blocks: tuple[BlockRef, ...] = ()
         self.last_promise: Promise | None = None
 
     async def put(self, finished: FinishedSlice) -> None:
@@ -238,7 +240,10 @@ class ServiceSink:
         statement = self._origin.of_slice(finished.header)
         signature = signature_of(statement, self._state.signer)
         body = SliceBody(finished.header, statement, signature, finished.secret, finished.packed)
-        self.last_promise = await self._told(self._client.put_slice(body))
+        self.last_promise = promise = await self._told(self._client.put_slice(body))
+        if promise.created:
+            # Evidence names the blocks that stood when it was sealed: newer ones than a look at the stream gave.
+            self._blocks = tuple(replace(ref, time=promise.evidence.created_at) for ref in promise.evidence.after)
 
     async def last(self) -> SliceHeader | None:
         """As `Sink.last`."""
@@ -249,8 +254,17 @@ class ServiceSink:
         found = (await self._shown()).get("identity")
         return None if found is None else str(found)
 
+    def after(self, at: datetime) -> tuple[BlockRef, ...]:
+        """The newest final block known of each chain, of those that stood at `at` by this machine's clock too."""
+        return stood(self._blocks, at)
+
     async def _shown(self) -> dict[str, JSONValue]:
-        return await self._told(self._client.stream(self._state.stream_id, submitter=self._origin.submitter))
+        return await self._told(self._look())
+
+    async def _look(self) -> dict[str, JSONValue]:
+        shown = await self._client.stream(self._state.stream_id, submitter=self._origin.submitter)
+        self._blocks = newest_blocks(shown)
+        return shown
 
     @staticmethod
     async def _told(call: Awaitable[T]) -> T:
@@ -260,6 +274,11 @@ class ServiceSink:
             raise SinkUnavailable(error.message) from error
         except EvidenceError as error:
             raise SinkRefused(error.message, hint=error.hint) from error
+
+
+def stood(blocks: Sequence[BlockRef], at: datetime) -> tuple[BlockRef, ...]:
+    """Those of `blocks` that stood at `at`: a slice that names a later one contradicts itself, should this clock be slow."""
+    return tuple(ref for ref in blocks if ref.time is not None and ref.time <= at)
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -286,7 +305,7 @@ def pipeline_of(
         return await open_source(url, start=start, identity=identity, follow=follow, key=state.source_key())
 
     opened: OpenAt = open_at
-    return Pipeline(Collecting(plan, cut, clock, randomness), opened, sink)
+    return Pipeline(Collecting(plan, cut, clock, randomness, after=sink.after), opened, sink)
 
 
 async def end(client: AsyncClient, state: CollectorState, *, reason: str, clock: Clock, randomness: Randomness) -> Promise:
@@ -296,7 +315,8 @@ async def end(client: AsyncClient, state: CollectorState, *, reason: str, clock:
     """
     origin = await origin_of(client)
     sink = ServiceSink(client, state, origin)
-    last = newest_header(await client.stream(state.stream_id, submitter=origin.submitter))
+    shown = await client.stream(state.stream_id, submitter=origin.submitter)
+    last = newest_header(shown)
     if last is None or not state.declared:
         raise Malformed("stream has no slice yet, so there is nothing to end")
     if last.kind == Kind.END:
@@ -307,15 +327,17 @@ async def end(client: AsyncClient, state: CollectorState, *, reason: str, clock:
     plan = Plan.of(declared.declaration, declared.keywords, secret=declared.secret)
     secret, number = randomness(SECRET_BYTES), last.number + 1
     made = process(_nothing(), plan, secret=secret, number=number)
+    created_at = max(clock(), last.created_at + MILLISECOND)
     header = SliceHeader.build(
         declared.declaration,
         made.commitment,
         previous=last,
         start=last.end,
         end=last.end,
-        created_at=max(clock(), last.created_at + MILLISECOND),
+        created_at=created_at,
         kind=Kind.END,
         reason=reason,
+        after=stood(newest_blocks(shown), created_at),
     )
     await sink.put(FinishedSlice(header, declared.declaration, secret, _nothing(), made.commitment, made.packed))
     if sink.last_promise is None:

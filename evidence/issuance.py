@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -28,7 +28,7 @@ from evidence.signing import Signing
 from evidence.store import Store
 from evidence.times import beijing_time
 from evidence.verifier import verify
-from models.anchor import Payload
+from models.anchor import BlockRef, Payload
 from models.bundle import pack
 from models.canonical import JSONValue, canonical
 from models.checkpoint import ConsistencyProof, Note, TlogProof
@@ -134,11 +134,19 @@ class Issuance:
         return data, first.evidence.evidence_id
 
     def answer(
-        self, leaf_indexes: Sequence[int], files: Mapping[str, bytes], caller: Caller, *, withheld: Collection[int] = ()
+        self,
+        leaf_indexes: Sequence[int],
+        files: Mapping[str, bytes],
+        caller: Caller,
+        *,
+        named: Sequence[BlockRef],
+        prove: Callable[[Iterable[BlockRef]], Sequence[bytes]],
+        withheld: Collection[int] = (),
     ) -> tuple[bytes, Report]:
         """The bundle of an answer about a stream, and what our own verifier says of it.
 
         `leaf_indexes` are the items that stand beside it, that of the last slice shown first; `files` those of the answer.
+        `prove` gives the proofs of blocks that it can: of those `named` by headers, and those that the items name.
         `withheld` are the checks that cannot hold because lines are left out on purpose: all others must.
         Raises: NotFinal if an item is on too few chains; VerificationError if our own verifier refuses the answer.
         Source: T/SAC 004—2024 6.4.5-d, C.2; formats §5.6, §6.1.
@@ -146,7 +154,9 @@ class Issuance:
         if any(index >= self._anchoring.covered for index in leaf_indexes):
             raise NotFinal("a slice of the answer is not on enough chains yet", hint="ask again when its state is final")
         items = [self._contents.open(index) for index in leaf_indexes]
-        data = pack({**files, **self._files(items, caller, [])}, "answer")
+        proven = prove([*named, *(ref for opened in items for ref in opened.evidence.after)])
+        blocks = {f"blocks/{number}.json": proof for number, proof in enumerate(proven)}
+        data = pack({**files, **blocks, **self._files(items, caller, [])}, "answer")
         report = verify(data, self.trust())
         bad = [step for step in report.steps if step.verdict is Verdict.INVALID and step.number not in withheld]
         if report.verdict is None or bad:

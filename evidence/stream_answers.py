@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,12 +16,14 @@ from evidence import anchors
 from evidence.access import Caller, Role
 from evidence.anchoring import Anchoring
 from evidence.batch import moment
+from evidence.blocks import Blocks
 from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.issuance import Issuance
 from evidence.store import Store
 from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
+from models.anchor import BlockRef
 from models.answer import LINES, MAX_LINE_BYTES, Answering, Held, Shown, recount_name
 from models.canonical import JSONValue, b64, format_time, parse, unb64
 from models.counting import count
@@ -39,6 +41,7 @@ WAIT_S = 10.0
 """So long a question waits for the newest slice in its range to be on the chain."""
 MAX_LINES_LISTED = 10_000
 _LINES_CHECK = 29
+Prove = Callable[[Iterable[BlockRef]], Sequence[bytes]]
 _MEMBERS = {"keywords", "value", "op", "from", "to", "submitter", "whole", "all_keywords", "scan"}
 
 
@@ -158,11 +161,12 @@ class StreamAnswers:
         store: Store,
         issuance: Issuance,
         anchoring: Anchoring,
+        blocks: Blocks,
         origin: str,
         clock: Callable[[], datetime],
     ) -> None:
         self._shelf, self._store, self._issuance, self._anchoring = shelf, store, issuance, anchoring
-        self._origin, self._clock = origin, clock
+        self._blocks, self._origin, self._clock = blocks, origin, clock
 
     async def query(self, stream_id: str, body: JSONValue, caller: Caller) -> StreamAnswer:
         """The answer to a question, verified before it leaves; INDETERMINATE where a keyword is not indexed or time not covered.
@@ -174,7 +178,12 @@ class StreamAnswers:
         asked = read_question(body)
         row = await asyncio.to_thread(self._shelf.find, stream_id, caller, asked.submitter)
         await self._wait(row, asked.end)
-        return await asyncio.to_thread(self._answer, row, asked, caller)
+        loop = asyncio.get_running_loop()
+
+        def prove(refs: Iterable[BlockRef]) -> list[bytes]:
+            return asyncio.run_coroutine_threadsafe(self._blocks.proofs(refs), loop).result()
+
+        return await asyncio.to_thread(self._answer, row, asked, caller, prove)
 
     async def _wait(self, row: StreamRow, end: datetime | None) -> None:
         """The slice that closes the range, or the newest, is on the chain, or as long as one waits has passed."""
@@ -261,7 +270,7 @@ class StreamAnswers:
             value=value,
         )
 
-    def _answer(self, row: StreamRow, asked: Asked, caller: Caller) -> StreamAnswer:
+    def _answer(self, row: StreamRow, asked: Asked, caller: Caller, prove: Prove) -> StreamAnswer:
         known = self._shelf.known(row)
         last, declaration = self.final(row), known[-1].declaration
         question = self.question(row, asked, declaration, last)
@@ -278,9 +287,11 @@ class StreamAnswers:
             files, shown = _files(question, holdings, asked, with_lines=False)
         notes = self._shelf.notes(row, shown.first, shown.last)
         files |= {recount_name(place): note for place, note in enumerate(notes)}
-        beside = self._beside(holdings, shown)
+        beside, named = self._beside(holdings, shown)
         withheld = withheld and shown.lines > 0
-        bundle, report = self._issuance.answer(beside, files, caller, withheld=(_LINES_CHECK,) if withheld else ())
+        bundle, report = self._issuance.answer(
+            beside, files, caller, named=named, prove=prove, withheld=(_LINES_CHECK,) if withheld else ()
+        )
         value = self._value(question, known, shown, report, files, holdings, withheld=withheld)
         if asked.scan:
             value["scan"] = self._scan(question, declaration, holdings, shown)
@@ -292,12 +303,16 @@ class StreamAnswers:
         return StreamAnswer(None if withheld else bundle, report, value)
 
     @staticmethod
-    def _beside(holdings: StreamHoldings, shown: Shown) -> list[int]:
-        """The items beside an answer: the last slice's first, then the declarations', then those that prove times."""
-        indexes = [holdings.row(shown.last).leaf_index]
-        indexes += [holdings.known(digest).leaf_index for digest in shown.declarations]
-        indexes += [holdings.row(number).leaf_index for number in shown.slices]
-        return list(dict.fromkeys(indexes))
+    def _beside(holdings: StreamHoldings, shown: Shown) -> tuple[list[int], list[BlockRef]]:
+        """The items beside an answer: the last slice's first, then the declarations', then those that prove times.
+
+        And the blocks that the headers of these slices name.
+        """
+        slices = [holdings.row(number) for number in (shown.last, *shown.slices)]
+        declared = [holdings.known(digest).leaf_index for digest in shown.declarations]
+        indexes = [slices[0].leaf_index, *declared, *(row.leaf_index for row in slices)]
+        named = [ref for row in slices for ref in SliceHeader.parse(row.header).after]
+        return list(dict.fromkeys(indexes)), named
 
     def _value(
         self,

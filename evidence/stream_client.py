@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
@@ -10,7 +11,8 @@ from evidence.conversation import LONG_S, Talk
 from evidence.exchange import MAX_BUNDLE_BYTES, Call, Steps, Unreachable, object_of
 from evidence.promise import Promise
 from evidence.stream_wire import SliceBody
-from models.canonical import JSONValue, b64
+from models.anchor import BlockRef
+from models.canonical import JSONValue, b64, parse_time
 from models.slice import SliceHeader
 
 BUNDLE = "application/vnd.evidence.cz"
@@ -91,6 +93,21 @@ def newest_header(shown: Mapping[str, JSONValue]) -> SliceHeader | None:
     if not isinstance(text, str):
         raise Unreachable("answer is not what this service sends: expected the header of the newest slice")
     return SliceHeader.parse(text.encode())
+
+
+def newest_blocks(shown: Mapping[str, JSONValue]) -> tuple[BlockRef, ...]:
+    """The newest final blocks in what the service says of a stream, with their times; none where it says none.
+
+    Raises: Malformed, Unreachable if it says something else.
+    """
+    listed = shown.get("after", [])
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise Unreachable("answer is not what this service sends: expected the newest final blocks")
+    found = []
+    for each in listed:
+        ref = BlockRef.from_json({name: value for name, value in each.items() if name != "time"})
+        found.append(replace(ref, time=parse_time(each.get("time"), what="time of a block")))
+    return tuple(found)
 
 
 # --- methods --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from evidence.access import Caller, Role
+from evidence.blocks import Blocks
 from evidence.contents import Contents
 from evidence.errors import Conflict, Forbidden, NotFound, Stale, Unready
 from evidence.stream_shelf import Known, Shelf
@@ -117,12 +118,13 @@ class Pushing:
         streams: Streams,
         shelf: Shelf,
         contents: Contents,
+        blocks: Blocks,
         signer_of: Callable[[str], Signer],
         clock: Callable[[], datetime],
         randomness: Callable[[int], bytes],
     ) -> None:
         self._streams, self._shelf, self._contents, self._signer_of = streams, shelf, contents, signer_of
-        self._clock, self._randomness = clock, randomness
+        self._blocks, self._clock, self._randomness = blocks, clock, randomness
         self._running: dict[tuple[str, str], _Running] = {}
 
     async def start(self) -> None:
@@ -256,7 +258,8 @@ class Pushing:
         if place in self._running:
             return self._running[place]
         signer = self._signer_of(row.submitter)
-        told = Collecting(known.plan, CutRule(seconds=SLICE_SECONDS), self._clock, self._randomness)
+        cut = CutRule(seconds=SLICE_SECONDS)
+        told = Collecting(known.plan, cut, self._clock, self._randomness, after=self._blocks.newest)
 
         async def open_at(start: Position | None, identity: str | None) -> Source:
             source = Pushed(f"producer {row.stream_id}", start=start, previous=identity)

@@ -19,6 +19,7 @@ from evidence import stream_store as rows
 from evidence.access import Access, Caller, Role
 from evidence.batch import Pending
 from evidence.blind import item_tags
+from evidence.blocks import Blocks
 from evidence.content import seal_content
 from evidence.errors import NotFound, OutcomeOpen, Stale, Unready
 from evidence.keys import FindKey
@@ -39,8 +40,8 @@ from models.declaration import Declaration, EvidenceAlgorithm
 from models.errors import Invalid, Malformed, Problem, VerificationError
 from models.evidence import Signature, Statement
 from models.keywords import check_keyword
-from models.merkle import leaf_hashes
 from models.levels import levels_of
+from models.merkle import leaf_hashes
 from models.record import Buffer
 from models.recount import check_pieces, counts_bytes
 from models.signature import verify
@@ -109,6 +110,7 @@ class Streams:
         archive: SliceArchive,
         preservation: Preservation,
         signing: Signing,
+        blocks: Blocks,
         access: Access,
         find_key: FindKey,
         intake: Intake,
@@ -117,6 +119,7 @@ class Streams:
     ) -> None:
         self.shelf, self._archive, self._preservation = shelf, archive, preservation
         self._signing, self._access, self._find_key, self._intake = signing, access, find_key, intake
+        self._blocks = blocks
         self._clock, self._randomness = clock, randomness
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -285,6 +288,7 @@ class Streams:
         if not is_next:
             prepared = self._prepare_slice(body, caller, signature, request_id, None)
             return await self._preservation.preserve_prepared(prepared, request_id=request_id)
+        await self._blocks.check(body.header)
         object_id, claim = await asyncio.to_thread(self._take_in, row, body, known)
         prepared = self._prepare_slice(body, caller, signature, request_id, claim)
         try:

@@ -83,14 +83,14 @@ class Collecting:
     """What a pipeline is told: what to collect, when to cut, and what it may not make up itself.
 
     `sleep` and `clock` are the only time there is; `randomness` gives the secret of each slice;
-    `after` the newest final block of each chain.
+    `after` the newest final block of each chain that stood at the time of a slice.
     """
 
     plan: Plan
     cut: CutRule
     clock: Callable[[], datetime]
     randomness: Callable[[int], bytes]
-    after: Callable[[], Sequence[BlockRef]] = field(default=lambda: ())
+    after: Callable[[datetime], Sequence[BlockRef]] = field(default=lambda _at: ())
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     step: Process = process
     executor: Executor | None = None
@@ -392,7 +392,7 @@ class Pipeline:
         header = SliceHeader.build(
             self._declaration, made.commitment, previous=last, start=filled.start, end=filled.end, created_at=created_at,
             kind=kind, epoch=filled.epoch, pieces=filled.pieces, reason=reason, first_time=first, last_time=latest,
-            after=told.after(),
+            after=told.after(created_at),
         )  # fmt: skip
         self._last = header
         if self._finished.full():

@@ -92,11 +92,15 @@ async def declare(request: Request, service: Running, caller: Writer, request_id
     **described("getStream", "流式: one stream", {200: ("The stream.", content(JSON, "Stream"))}, problems=(404, 409)),
 )
 def one(stream_id: StreamId, service: Running, caller: Reader, submitter: Submitter = None) -> Response:
-    """One stream with its declarations and its newest header, which is the offset up to which everything is kept."""
+    """One stream with its declarations and its newest header, which is the offset up to which everything is kept.
+
+    And `after`, the newest final block of each chain: what a slice names that it was made after.
+    """
     row = service.shelf.find(stream_id, caller, submitter)
     value = service.shelf.summary(row, service.anchoring.state_of)
     newest = service.shelf.newest_header(row)
     value["declarations"] = shown_declarations(service.shelf.known(row))
+    value["after"] = service.blocks.shown(service.clock())
     value["identity"] = None if newest is None else service.shelf.identity(row, newest.end.epoch)
     return answer(value)
 
