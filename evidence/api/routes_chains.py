@@ -16,10 +16,10 @@ from models.canonical import MAX_INTEGER, JSONValue, format_time
 
 router = APIRouter(tags=["chains"], route_class=StrictRoute)
 
-ChainId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Node = Annotated[int, Path(ge=0, le=1023)]
-Height = Annotated[int, Path(ge=0, le=MAX_INTEGER)]
-Tx = Annotated[str, Path(pattern=r"^[!-~]{1,128}$", max_length=128)]
+ChainId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="a chain's id, as in GET /v1/chains")]
+Node = Annotated[int, Path(ge=0, le=1023, description="the number of a node of the chain")]
+Height = Annotated[int, Path(ge=0, le=MAX_INTEGER, description="the height of a block")]
+Tx = Annotated[str, Path(pattern=r"^[!-~]{1,128}$", max_length=128, description="a transaction's id, as in `tx_id` of an item")]
 
 PAGE_BLOCKS = 20
 
@@ -67,8 +67,10 @@ async def blocks(
     chain: ChainId,
     node: Node,
     service: Running,
-    start: Annotated[int | None, Query(alias="from", ge=0, le=MAX_INTEGER)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = PAGE_BLOCKS,
+    start: Annotated[
+        int | None, Query(alias="from", ge=0, le=MAX_INTEGER, description="the first height; absent: the newest blocks")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="how many blocks at most")] = PAGE_BLOCKS,
 ) -> Response:
     """The node's blocks from a height on, or its newest ones."""
     gateway = _gateway(service, chain, node)

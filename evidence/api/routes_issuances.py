@@ -48,7 +48,11 @@ async def create(request: Request, service: Running, caller: Issuer, request_id:
         "getIssuance", "How far an issuance is", {200: ("State and results.", content(JSON, "Issuance"))}, problems=(404,)
     ),
 )
-async def status(name: Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$")], service: Running, caller: Reader) -> Response:
+async def status(
+    name: Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="the issuance's `id`")],
+    service: Running,
+    caller: Reader,
+) -> Response:
     """State, progress, results, and the item that records the act."""
     return answer(await service.issuance.status(name, caller))
 

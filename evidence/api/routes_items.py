@@ -39,15 +39,22 @@ CZ = {200: ("The bundle; byte for byte the same for the same disclosure and chai
 def listing(
     service: Running,
     caller: Reader,
-    digest: Annotated[str | None, Query(pattern="^(sm3|sha256):[0-9a-f]{64}$")] = None,
-    template: Annotated[str | None, Query(max_length=128)] = None,
-    axis: Annotated[str | None, Query(pattern="^(occurred|preserved|final)$")] = None,
+    digest: Annotated[
+        str | None, Query(pattern="^(sm3|sha256):[0-9a-f]{64}$", description="algorithm:hex of a file of the item")
+    ] = None,
+    template: Annotated[
+        str | None, Query(max_length=128, description="a template's name and version, for example file@1")
+    ] = None,
+    axis: Annotated[
+        str | None,
+        Query(pattern="^(occurred|preserved|final)$", description="which time `from` and `to` are of; absent: preserved"),
+    ] = None,
     start: Annotated[
         str | None, Query(alias="from", max_length=40, description="RFC 3339 with zone, or a date (that day in Beijing)")
     ] = None,
     end: Annotated[str | None, Query(alias="to", max_length=40, description="the first moment no longer included")] = None,
-    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="how many items at most in this page")] = None,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")] = None,
 ) -> Response:
     """A page of items that the caller may see; conditions that hold personal data go by POST instead."""
     given = {"digest": digest, "template": template, "axis": axis, "from": start, "to": end, "limit": limit, "cursor": cursor}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,9 +31,11 @@ BYTES = "application/octet-stream"
 IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable", "access-control-allow-origin": "*"}
 FRESH = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
 
-Size = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
-From = Annotated[int, Query(alias="from", ge=0, le=MAX_INTEGER)]
-To = Annotated[int, Query(alias="to", ge=0, le=MAX_INTEGER)]
+Index = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="the leaf's index, less than `tree_size`")]
+Size = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="the size of the tree, at most that of the checkpoint")]
+From = Annotated[int, Query(alias="from", ge=0, le=MAX_INTEGER, description="the smaller size, at most `to`")]
+To = Annotated[int, Query(alias="to", ge=0, le=MAX_INTEGER, description="the larger size, at most that of the checkpoint")]
+TilePath = Annotated[str, Path(description="{L}/{N} or entries/{N}, with .p/{W} for the first W: for example 0/000.p/1")]
 
 
 def fresh(request: Request, body: str, etag: str, media_type: str) -> Response:
@@ -93,11 +95,11 @@ def _add(prefix: str, tree: Algorithm, name: str, word: str) -> None:
         head = Note.parse(note).checkpoint()
         return fresh(request, note, f"{head.size}-{head.root.hex()[:16]}", TEXT)
 
-    def tile(path: str, service: Running) -> Response:
+    def tile(path: TilePath, service: Running) -> Response:
         """A tile of 256 hashes (or entries), or its first W; what was once given never changes."""
         return Response(_tile(service, tree, path), headers=IMMUTABLE, media_type=BYTES)
 
-    def inclusion(service: Running, leaf_index: Size, tree_size: Size) -> Response:
+    def inclusion(service: Running, leaf_index: Index, tree_size: Size) -> Response:
         """The RFC 9162 path of a leaf in the tree of a size, from the leaf upward."""
         _bounded(service, tree_size)
         if leaf_index >= tree_size:

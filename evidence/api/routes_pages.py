@@ -10,12 +10,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from evidence.api.deps import Running, StrictRoute
+from evidence.api.openapi import in_chinese
 from evidence.api.problems import KINDS, encode, language_of
 from evidence.api.requests import header
 from evidence.api.status import chain_rows, head_of, newest_items
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from evidence.explorer import page
+from evidence.explorer.words import WORDS, advice
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
@@ -32,25 +34,20 @@ _MEDIA = {
 }
 _STATIC_NAMES = ("docs.js", "swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui.LICENSE", "swagger-ui.NOTICE")
 
-_DOCS = """<!doctype html><html lang="zh-CN"><head><meta charset="utf-8"><title>存证 · API</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="/docs/swagger-ui.css"></head><body><div id="swagger-ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/docs.js"></script></body></html>"""
-
 _DOCS_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
+    "cache-control": "no-store",
 }
 
 _RETRY = {
-    "zh": {"now": "可立即原样重试", "later": "请稍后重试", "fix": "请修正后再试", "never": "重试无益"},
+    "zh": {"now": "可立即原样重发", "later": "请稍后重试", "fix": "请修正后再试", "never": "不必重试，结果不会改变"},
     "en": {
         "now": "send the same again at once",
         "later": "try again later",
         "fix": "mend the request first",
-        "never": "do not retry",
+        "never": "do not send it again: the answer stays the same",
     },
 }
 
@@ -72,9 +69,20 @@ def front(request: Request, service: Running, lang: Lang = None) -> Response:
     """Where the log stands, how far each chain is, and the newest items by prefix and state."""
     language = _language(request, lang)
     text = page.front(
-        head_of(service), chain_rows(service), newest_items(service, NEWEST), language=language, sandbox=_is_sandbox(service)
+        head_of(service),
+        chain_rows(service),
+        newest_items(service, NEWEST),
+        now=service.clock(),
+        language=language,
+        sandbox=_is_sandbox(service),
     )
     return HTMLResponse(text, headers=page.HEADERS)
+
+
+@router.get("/favicon.ico")
+async def icon() -> Response:
+    """The icon of every page."""
+    return Response(page.ICON, headers={"cache-control": "public, max-age=86400"}, media_type="image/svg+xml")
 
 
 @router.get("/problems")
@@ -82,8 +90,8 @@ def problems(request: Request, service: Running, lang: Lang = None) -> Response:
     """Every problem that a refusal can name."""
     language = _language(request, lang)
     kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.name))
-    pairs = [(kind.name, f"{kind.status} · {kind.title(language)}") for kind in kinds]
-    text = page.explanation("Problems", pairs, language=language, sandbox=_is_sandbox(service), path="/problems")
+    lines = [(kind.status, kind.name, kind.title(language), _RETRY[language][kind.retry.value]) for kind in kinds]
+    text = page.problem_list(lines, language=language, sandbox=_is_sandbox(service))
     return HTMLResponse(text, headers=page.HEADERS)
 
 
@@ -94,8 +102,13 @@ def problem(request: Request, service: Running, name: Annotated[str, Path(max_le
     kind = KINDS.get(name)
     if kind is None:
         raise NotFound("no problem has that name", hint="GET /problems lists them")
-    words = ("状态码", "名称", "怎么办") if language == "zh" else ("Status", "Name", "What to do")
-    pairs = [(words[0], str(kind.status)), (words[1], kind.name), (words[2], _RETRY[language][kind.retry.value])]
+    words = WORDS[language]
+    pairs = [
+        (words["status"], str(kind.status)),
+        (words["name"], kind.name),
+        (words["explained"], advice()[name][language]),
+        (words["what_to_do"], _RETRY[language][kind.retry.value]),
+    ]
     text = page.explanation(
         kind.title(language), pairs, language=language, sandbox=_is_sandbox(service), path=f"/problems/{name}"
     )
@@ -103,15 +116,18 @@ def problem(request: Request, service: Running, name: Annotated[str, Path(max_le
 
 
 @router.get("/openapi.json")
-def description(request: Request) -> Response:
-    """The description of every route."""
-    return Response(encode(request.app.openapi()), headers={"cache-control": "no-cache"}, media_type="application/json")
+def description(request: Request, lang: Lang = None) -> Response:
+    """The description of every route, for people in Chinese with `lang=zh`; the same but for what people read."""
+    value = request.app.openapi()
+    found = in_chinese(value) if lang == "zh" else value
+    return Response(encode(found), headers={"cache-control": "no-cache"}, media_type="application/json")
 
 
 @router.get("/docs")
-async def docs() -> Response:
+def docs(request: Request, service: Running, lang: Lang = None) -> Response:
     """The description, to read and try; everything it needs is served from here."""
-    return HTMLResponse(_DOCS, headers=_DOCS_HEADERS)
+    text = page.documentation(language=_language(request, lang), sandbox=_is_sandbox(service))
+    return HTMLResponse(text, headers=_DOCS_HEADERS)
 
 
 @router.get("/docs/{name}")

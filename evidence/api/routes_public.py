@@ -139,7 +139,9 @@ def access_self(service: Running, caller: AnyCaller) -> Response:
         public=True,
     ),
 )
-def certificate(digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")], service: Running) -> Response:
+def certificate(
+    digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="hex SM3 of the certificate's DER")], service: Running
+) -> Response:
     """The certificate that a signature names as its signer. No route gives out a private key."""
     der = service.access.certificate(unhex(digest))
     headers = {"cache-control": "public, max-age=31536000, immutable"}

@@ -117,7 +117,7 @@ def slices(
     caller: Reader,
     submitter: Submitter = None,
     start: Annotated[int, Query(alias="from", ge=0, description="the first number")] = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many slices at most")] = 100,
 ) -> Response:
     """Headers in order with their items and states; no line and no keyword is in them."""
     row = service.shelf.find(stream_id, caller, submitter)

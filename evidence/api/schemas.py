@@ -259,11 +259,40 @@ _ISSUANCE_REQUEST = closed_object(
     {
         "ids": array(TEXT, minItems=1, maxItems=1000),
         "search": ref("Search"),
-        "matter": {**TEXT, "maxLength": 512},
+        "matter": {**TEXT, "maxLength": 256, "description": "what it is issued for: a case, a request; nothing personal"},
         "disclose": nullable(array(TEXT)),
         "originals": FLAG,
         "kind": {"type": "string", "enum": ["item", "transaction"]},
     },
+)
+
+_ISSUANCE = open_object(
+    {
+        "id": TEXT,
+        "state": TEXT,
+        "matter": TEXT,
+        "done": COUNT,
+        "total": COUNT,
+        "items": array({"type": "object", "description": "evidence_id, state, and of what was issued: digests and size"}),
+        "record": nullable({**EVIDENCE_ID, "description": "the item that records the act, once it is done"}),
+    }
+)
+
+_BLOCK = {"height": COUNT, "hash": TEXT, "parent": TEXT, "time": TIME, "transactions": array(TEXT)}
+
+_CHAIN = open_object(
+    {
+        "chain": TEXT,
+        "engine": TEXT,
+        "consensus": TEXT,
+        "first": {**COUNT, "description": "the first leaf that this chain covers"},
+        "final_end": {**COUNT, "description": "all leaves below it are final on this chain"},
+        "submitted_end": {**COUNT, "description": "all leaves below it were handed to this chain"},
+        "last_error": nullable(TEXT),
+        "nodes": array(
+            open_object({"node": COUNT, "height": nullable(COUNT), "hash": nullable(TEXT), "up": FLAG}, {"detail": TEXT})
+        ),
+    }
 )
 
 _REPORT = open_object(
@@ -276,8 +305,8 @@ COMPONENTS: dict[str, Schema] = {
     "Batch": closed_object({"submissions": array(ref("Submission"), minItems=1, maxItems=1000)}),
     "BatchResult": _BATCH_RESULT,
     "BatchResults": open_object({"results": array(ref("BatchResult"))}),
-    "Block": {"type": "object"},
-    "Blocks": open_object({"items": array({"type": "object"})}),
+    "Block": open_object({"chain": TEXT, "node": COUNT, **_BLOCK}),
+    "Blocks": open_object({"chain": TEXT, "node": COUNT, "head": COUNT, "items": array(open_object(_BLOCK))}),
     "Certificate": {"type": "string", "format": "binary"},
     "ChainTransaction": open_object(
         {
@@ -291,16 +320,16 @@ COMPONENTS: dict[str, Schema] = {
             "payload": TEXT,
         }
     ),
-    "Chains": open_object({"items": array({"type": "object"})}),
+    "Chains": open_object({"items": array(_CHAIN)}),
     "ConsistencyPath": open_object({"from": COUNT, "to": COUNT, "path": array(NODE_HASH)}),
     "InclusionPath": open_object({"leaf_index": COUNT, "tree_size": COUNT, "path": array(NODE_HASH)}),
-    "Issuance": {"type": "object"},
+    "Issuance": _ISSUANCE,
     "IssuanceRequest": _ISSUANCE_REQUEST,
     "Item": _ITEM,
     "Link": _LINK,
     "Nodes": _NODES,
     "OriginalRef": _ORIGINAL_REF,
-    "OriginalStored": {"type": "object"},
+    "OriginalStored": open_object({"digest": TEXT, "twin": TEXT, "size": COUNT, "parts": COUNT}),
     "Page": _PAGE,
     "Problem": _PROBLEM,
     "ProblemDetail": _PROBLEM_DETAIL,

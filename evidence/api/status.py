@@ -8,6 +8,9 @@ from evidence import store as rows
 from evidence.batch import moment
 from evidence.bootstrap import Service
 from evidence.explorer.page import ChainRow, Head, ItemRow
+from models.errors import Unknown
+from models.evidence import Evidence
+from models.template import builtin
 
 PREFIX_DIGITS = 8
 
@@ -33,6 +36,22 @@ def chain_rows(service: Service) -> list[ChainRow]:
     ]
 
 
+def _title_of(template: str) -> str:
+    """The 中文名称 of a template; its name if this version of the program does not have it."""
+    try:
+        return builtin(template).title
+    except Unknown:
+        return template
+
+
+def _state_of(service: Service, row: rows.ItemRow) -> str:
+    """The item's state, or `overdue` where its promise was not kept."""
+    state = service.anchoring.state_of(row.leaf_index)
+    if state == "final" or row.data is None:
+        return state
+    return "overdue" if service.clock() > Evidence.parse(row.data).on_chain_by else state
+
+
 def newest_items(service: Service, count: int) -> list[ItemRow]:
     """The newest items: prefix of the id, template, time, state."""
     size = service.log.state.size
@@ -44,8 +63,9 @@ def newest_items(service: Service, count: int) -> list[ItemRow]:
             row.leaf_index,
             "ev_" + row.evidence_id.hex()[:PREFIX_DIGITS],
             row.template,
+            _title_of(row.template),
             moment(row.created_ms),
-            service.anchoring.state_of(row.leaf_index),
+            _state_of(service, row),
         )
         for row in found
     ]

@@ -9,38 +9,70 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 
+from evidence.explorer.words import LEGEND, WORDS
 from models.canonical import BEIJING, format_time
 
 SANDBOX_BANNER = "测试环境 · 不得作为证据使用"
 SANDBOX_BANNER_EN = "SANDBOX · NOT EVIDENCE"
 
-STYLE = """
-:root{--ink:#16202a;--soft:#5b6b7a;--line:#d9e0e6;--paper:#fff;--ground:#f5f7f9;--accent:#0b5394;--warn:#8a1f11;--warnbg:#fdecea}
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#0b5394"/>'
+    '<path d="M9 16.5l5 5 9-11" fill="none" stroke="#fff" stroke-width="3.5"/></svg>'
+)
+"""The icon of every page, at `/favicon.ico`: browsers ask for it also beside an answer that is no page."""
+
+FRAME_STYLE = """
+:root{color-scheme:light dark;--ink:#16202a;--soft:#54636f;--line:#d9e0e6;--paper:#fff;--ground:#f5f7f9;--accent:#0b5394;
+--warn:#8a1f11;--warnbg:#fdecea}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa7b3;--line:#2d3742;--paper:#161c23;--ground:#0e1318;
 --accent:#7db7ee;--warn:#ffb4a8;--warnbg:#3a1712}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.6 system-ui,"PingFang SC",
 "Microsoft YaHei","Noto Sans CJK SC",sans-serif}
 .banner{background:var(--warnbg);color:var(--warn);text-align:center;padding:.5rem 1rem;font-weight:600}
-header,main,footer{max-width:68rem;margin:0 auto;padding:1rem}
-header{display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:baseline}
-header h1{font-size:1.35rem;margin:0;flex:1 1 auto}
+.top{max-width:68rem;margin:0 auto;padding:1rem;display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:baseline}
+.top h1{font-size:1.35rem;margin:0;flex:1 1 auto}
+.top nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}
+.top a{color:var(--accent)}
+"""
+
+STYLE = (
+    FRAME_STYLE
+    + """
+main,footer{max-width:68rem;margin:0 auto;padding:0 1rem 1rem}
 a{color:var(--accent)}
 section{background:var(--paper);border:1px solid var(--line);border-radius:.5rem;padding:1rem 1.25rem;margin:0 0 1rem}
 h2{font-size:1.05rem;margin:0 0 .5rem}
-dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.25rem 1.25rem;margin:0}
+dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.35rem 1.25rem;margin:0;align-items:baseline}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-code,.mono{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.4rem .75rem .4rem 0;border-top:1px solid var(--line);white-space:nowrap}
+code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;overflow-wrap:anywhere}
+dd code,td code{user-select:all}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;vertical-align:baseline;padding:.4rem .75rem .4rem 0;border-top:1px solid var(--line)}
 th{color:var(--soft);font-weight:500;border-top:0}
+time,td code{white-space:nowrap}
 footer,p.soft{color:var(--soft);font-size:.9rem}
+section>:last-child{margin-bottom:0}
+@media (max-width:44rem){
+dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}
+table,tbody,tr,td{display:block}thead{position:absolute;clip-path:inset(50%)}
+tr{border-top:1px solid var(--line);padding:.4rem 0}
+td{border:0;padding:.1rem 0;display:grid;grid-template-columns:7.5rem 1fr;gap:.75rem;overflow-wrap:anywhere}
+td::before{content:attr(data-name);color:var(--soft)}
+}
 """
+)
+
+DOCS_STYLE = """
+.top{max-width:1460px;padding:1rem 20px}
+@media (prefers-color-scheme:light){body{background:var(--paper)}}
+"""
+"""The frame around the viewer, as wide as it and of its colour."""
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 HEADERS = {
-    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; "
+    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
@@ -71,146 +103,164 @@ class ChainRow:
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """One of the newest items, without anything of its contents."""
+    """One of the newest items, without anything of its contents; `state` is `overdue` where a promise was not kept."""
 
     leaf_index: int
     id_prefix: str
     template: str
+    template_title: str
     created_at: datetime
     state: str
 
 
-_WORDS = {
-    "zh": {
-        "title": "区块链存证",
-        "head": "日志现状",
-        "origin": "日志",
-        "size": "存证数",
-        "sm3": "根 (SM3)",
-        "sha256": "根 (SHA-256)",
-        "signed": "签发时间",
-        "chains": "区块链",
-        "chain": "链",
-        "engine": "引擎",
-        "height": "高度",
-        "anchored": "已最终上链",
-        "open": "进行中",
-        "items": "最新存证",
-        "leaf": "序号",
-        "id": "编号",
-        "template": "模板",
-        "time": "受理时间（北京时间）",
-        "state": "状态",
-        "none": "尚无存证",
-        "down": "不可达",
-        "never": "尚未签发",
-        "docs": "接口文档",
-        "checkpoint": "日志检查点",
-        "other": "English",
-        "final": "已最终确认",
-        "submitted": "已提交上链",
-        "promised": "已承诺",
-        "overdue": "逾期",
-        "soft": "此页只显示编号前缀与状态，不含任何存证内容。",
-    },
-    "en": {
-        "title": "Evidence preservation",
-        "head": "The log",
-        "origin": "Log",
-        "size": "Items",
-        "sm3": "Root (SM3)",
-        "sha256": "Root (SHA-256)",
-        "signed": "Signed at",
-        "chains": "Chains",
-        "chain": "Chain",
-        "engine": "Engine",
-        "height": "Height",
-        "anchored": "Final up to",
-        "open": "Open",
-        "items": "Newest items",
-        "leaf": "Leaf",
-        "id": "Id",
-        "template": "Template",
-        "time": "Accepted (Beijing time)",
-        "state": "State",
-        "none": "No items yet",
-        "down": "unreachable",
-        "never": "not signed yet",
-        "docs": "API",
-        "checkpoint": "Checkpoint",
-        "other": "中文",
-        "final": "final",
-        "submitted": "submitted",
-        "promised": "promised",
-        "overdue": "overdue",
-        "soft": "This page shows prefixes of ids and states, and nothing of what was preserved.",
-    },
-}
-
-
-def page(title: str, body: str, *, language: str, sandbox: bool, path: str) -> str:
-    """A whole page around `body`, which is HTML already; `title` and `path` are text."""
-    words = _WORDS[language]
-    warning = SANDBOX_BANNER if language == "zh" else f"{SANDBOX_BANNER_EN} · {SANDBOX_BANNER}"
+def page(title: str, body: str, *, language: str, sandbox: bool, path: str, style: str = STYLE, more_head: str = "") -> str:
+    """A whole page around `body`, which is HTML already, as are `style` and `more_head`; `title` and `path` are text."""
+    words = WORDS[language]
+    warning = escape(SANDBOX_BANNER)
+    if language == "en":
+        warning = f'{SANDBOX_BANNER_EN} · <span lang="zh-CN">{warning}</span>'
     banner = f'<div class="banner" role="note">{warning}</div>' if sandbox else ""
-    other = "en" if language == "zh" else "zh"
-    code = "zh-CN" if language == "zh" else "en"
+    places = [("/", words["home"]), ("/docs", words["docs"]), ("/problems", words["problems"])]
+    links = [f'<a href="{place}?lang={language}">{name}</a>' for place, name in places if place != path]
+    other, code = ("en", "en") if language == "zh" else ("zh", "zh-CN")
+    links.append(f'<a href="{escape(path)}?lang={other}" lang="{code}" hreflang="{code}">{words["other"]}</a>')
     return (
-        f'<!doctype html><html lang="{code}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{"zh-CN" if language == "zh" else "en"}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{banner}"
-        f'<header><h1>{escape(title)}</h1><a href="/docs">{words["docs"]}</a>'
-        f'<a href="{escape(path)}?lang={other}" lang="{"en" if other == "en" else "zh-CN"}">{words["other"]}</a></header>'
-        f"<main>{body}</main></body></html>"
+        f'<title>{escape(title)}</title><link rel="icon" type="image/svg+xml" href="/favicon.ico">'
+        f"<style>{style}</style>{more_head}</head><body>{banner}"
+        f'<header class="top"><h1>{escape(title)}</h1><nav aria-label="{words["nav"]}">{"".join(links)}</nav></header>'
+        f"{body}</body></html>"
     )
 
 
-def _facts(pairs: Iterable[tuple[str, str]], *, mono: bool = False) -> str:
-    style = ' class="mono"' if mono else ""
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd{style}>{escape(value)}</dd>" for name, value in pairs) + "</dl>"
+def _facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Named facts; names are text, values HTML."""
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in pairs) + "</dl>"
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are HTML. On a narrow screen each line stands as a card, and the roles keep it a table."""
+    head = "".join(f'<th scope="col" role="columnheader">{escape(name)}</th>' for name in heads)
+    body = "".join(
+        '<tr role="row">'
+        + "".join(
+            f'<td role="cell" data-name="{escape(name)}"><span>{cell}</span></td>' for name, cell in zip(heads, line, strict=True)
+        )
+        + "</tr>"
+        for line in lines
+    )
+    return (
+        f'<table role="table" aria-label="{escape(title)}"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{body}</tbody></table>'
+    )
 
 
 def _beijing(moment: datetime) -> str:
-    return format_time(moment + BEIJING)[:19].replace("T", " ")
+    text = format_time(moment + BEIJING)[:19].replace("T", " ")
+    return f'<time datetime="{format_time(moment)}">{text}</time>'
 
 
-def front(head: Head, chains: Sequence[ChainRow], items: Sequence[ItemRow], *, language: str, sandbox: bool) -> str:
-    """The page at `/`: where the log stands, how far each chain is, the newest items by prefix and state."""
-    words = _WORDS[language]
-    signed = words["never"] if head.signed_at is None else f"{_beijing(head.signed_at)} (UTC+08:00)"
-    facts = _facts([(words["origin"], head.origin), (words["size"], str(head.size)), (words["signed"], signed)])
-    roots = _facts([(words["sm3"], head.sm3_root), (words["sha256"], head.sha256_root)], mono=True)
-    chain_lines = [
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+def _head_section(head: Head, language: str) -> str:
+    words = WORDS[language]
+    signed = words["never"] if head.signed_at is None else f"{_beijing(head.signed_at)}{words['zone']}"
+    facts = _facts(
+        [
+            (words["origin"], _code(head.origin)),
+            (words["size"], str(head.size)),
+            (words["signed"], signed),
+            (words["sm3"], _code(head.sm3_root)),
+            (words["sha256"], _code(head.sha256_root)),
+        ]
+    )
+    # An empty log has no checkpoint, and a link to a refusal helps nobody.
+    link = f'<p><a href="/v1/log/checkpoint">{words["checkpoint"]}</a></p>' if head.size else ""
+    return f"<section><h2>{words['head']}</h2>{facts}{link}</section>"
+
+
+def _chains_section(chains: Sequence[ChainRow], size: int, language: str) -> str:
+    words = WORDS[language]
+    lines = [
         (
-            row.chain,
-            row.engine,
+            _code(row.chain),
+            escape(row.engine),
             words["down"] if row.height is None else str(row.height),
-            str(row.anchored),
+            f"{row.anchored} / {size}",
             str(row.open_anchors),
         )
         for row in chains
     ]
-    chain_heads = [words[name] for name in ("chain", "engine", "height", "anchored", "open")]
-    item_lines = [
-        (str(row.leaf_index), row.id_prefix + "…", row.template, _beijing(row.created_at), words.get(row.state, row.state))
+    heads = [words[name] for name in ("chain", "engine", "height", "anchored", "open")]
+    return (
+        f"<section><h2>{words['chains']}</h2>{_table(words['chains'], heads, lines)}"
+        f'<p><a href="/v1/chains">{words["nodes"]}</a></p></section>'
+    )
+
+
+def _items_section(items: Sequence[ItemRow], language: str) -> str:
+    words = WORDS[language]
+    lines = [
+        (
+            str(row.leaf_index),
+            _code(row.id_prefix),
+            f"{escape(row.template_title)}<br>{_code(row.template)}" if language == "zh" else _code(row.template),
+            _beijing(row.created_at),
+            words.get(row.state, escape(row.state)),
+        )
         for row in items
     ]
-    item_heads = [words[name] for name in ("leaf", "id", "template", "time", "state")]
-    listed = _table(item_heads, item_lines) if items else f"<p>{words['none']}</p>"
+    heads = [words[name] for name in ("leaf", "id", "template", "time", "state")]
+    listed = _table(words["items"], heads, lines) if items else f"<p>{words['none']}</p>"
+    return f'<section><h2>{words["items"]}</h2>{listed}<p class="soft">{words["soft"]}</p></section>'
+
+
+def front(
+    head: Head, chains: Sequence[ChainRow], items: Sequence[ItemRow], *, now: datetime, language: str, sandbox: bool
+) -> str:
+    """The page at `/`: where the log stands at `now`, how far each chain is, the newest items, and what the words mean."""
+    words = WORDS[language]
+    legend = _facts((name, escape(meaning)) for name, meaning in LEGEND[language])
     body = (
-        f'<section><h2>{words["head"]}</h2>{facts}{roots}<p><a href="/v1/log/checkpoint">{words["checkpoint"]}</a></p></section>'
-        f"<section><h2>{words['chains']}</h2>{_table(chain_heads, chain_lines)}</section>"
-        f'<section><h2>{words["items"]}</h2>{listed}<p class="soft">{words["soft"]}</p></section>'
+        f"<main>{_head_section(head, language)}{_chains_section(chains, head.size, language)}"
+        f"{_items_section(items, language)}<section><h2>{words['legend']}</h2>{legend}</section></main>"
+        f"<footer>{words['proves']}<br>{words['as_of']} {_beijing(now)}{words['zone']}</footer>"
     )
     return page(words["title"], body, language=language, sandbox=sandbox, path="/")
 
 
 def explanation(title: str, pairs: Sequence[tuple[str, str]], *, language: str, sandbox: bool, path: str) -> str:
-    """A page that says one thing in named facts: the page behind a problem's `type`."""
-    return page(title, f"<section>{_facts(pairs)}</section>", language=language, sandbox=sandbox, path=path)
+    """A page that says one thing in named facts, all of them text: the page behind a problem's `type`."""
+    facts = _facts((name, escape(value)) for name, value in pairs)
+    return page(title, f"<main><section>{facts}</section></main>", language=language, sandbox=sandbox, path=path)
+
+
+def problem_list(lines: Sequence[tuple[int, str, str, str]], *, language: str, sandbox: bool) -> str:
+    """The page at `/problems`: every refusal by status, name, what it means and what to do, each with a page of its own."""
+    words = WORDS[language]
+    rows = [
+        (str(status), f'<a href="/problems/{name}?lang={language}">{_code(name)}</a>', escape(title), escape(what_to_do))
+        for status, name, title, what_to_do in lines
+    ]
+    heads = [words[name] for name in ("status", "name", "meaning", "what_to_do")]
+    table = _table(words["problems"], heads, rows)
+    body = f'<main><section><p class="soft">{words["about_problems"]}</p>{table}</section></main>'
+    return page(words["problems"], body, language=language, sandbox=sandbox, path="/problems")
+
+
+def documentation(*, language: str, sandbox: bool) -> str:
+    """The page at `/docs`: the frame around the viewer of /openapi.json, whose files are served beside it."""
+    words = WORDS[language]
+    return page(
+        words["docs_title"],
+        f'<main id="swagger-ui"><noscript>{words["noscript"]}</noscript></main><script src="/docs/swagger-ui-bundle.js"></script>'
+        '<script src="/docs/docs.js"></script>',
+        language=language,
+        sandbox=sandbox,
+        path="/docs",
+        style=FRAME_STYLE + DOCS_STYLE,
+        more_head='<link rel="stylesheet" href="/docs/swagger-ui.css">',
+    )

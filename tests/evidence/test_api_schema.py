@@ -57,7 +57,7 @@ def _check(api: Running, operation: Any, mode: GenerationMode) -> int:
     def check(case: Any) -> None:
         nonlocal seen
         response = case.call(headers=headers)
-        assert "Traceback" not in response.text
+        assert b"Traceback" not in response.content
         case.validate_response(response, checks=CHECKS)
         seen += 1
 
