@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote
 
 from models.errors import Malformed
-from streaming.port import SourceRefused
+from streaming.port import SourceRefused, SourceUnavailable, StreamError
 
 REQUEST_S: Final = 10.0
 """How long one question to a broker may take before it counts as unreachable."""
@@ -19,6 +20,7 @@ MAX_FETCH_BYTES: Final = 1 << 20
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", re.ASCII)
+_OUR_CERTIFICATE = re.compile(r"alert[ _].*(certificate|unknown[ _]ca|access[ _]denied)", re.IGNORECASE)
 _OPTIONS = frozenset(["partition", "client", "security", "mechanism", "user", "password_file", "ca", "certificate", "key"])
 
 
@@ -93,12 +95,26 @@ class Address:
             raise SourceRefused("password file of the source cannot be read", hint="name a file with one line of text") from error
 
     def check_files(self) -> None:
-        """The files that it names are there. Raises: SourceRefused naming the option."""
+        """Certificates and key are there and can be used, whatever a client would make of them.
+
+        Raises: SourceRefused naming the option. A key under a password is refused: nobody is there to be asked for it.
+        """
         for name in ("ca", "certificate", "key"):
             path: Path | None = getattr(self, name)
             if path is not None and not path.is_file():
                 raise SourceRefused(f"file of the source's {name} cannot be read", hint=f"check the path given as {name}")
-
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except (OSError, ValueError) as error:
+            raise SourceRefused("file of the source's ca holds no certificate", hint="expected PEM") from error
+        try:
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password="")
+        except (OSError, ValueError) as error:
+            hint = "expected PEM, the key without a password and that of the certificate"
+            raise SourceRefused("certificate and key of the source cannot be used", hint=hint) from error
 
 
 def _with_options(address: Address, options: Mapping[str, str]) -> Address:
@@ -120,6 +136,8 @@ def _with_options(address: Address, options: Mapping[str, str]) -> Address:
     paths: dict[str, Any] = {name: Path(options[name]) for name in named if options.get(name)}
     if not security.endswith("SSL") and paths.keys() & {"ca", "certificate", "key"}:
         raise Malformed("ca, certificate and key of the source need security SSL or SASL_SSL")
+    if ("certificate" in paths) != ("key" in paths):
+        raise Malformed("certificate and key of the source go together: expected both, which may be one file")
     return replace(
         address, partition=None if number is None else int(number), client=client, security=Security(security),
         mechanism=mechanism, user=options.get("user"), **paths,
@@ -144,6 +162,18 @@ class Fetched(NamedTuple):
 
 class OutOfRange(Exception):
     """The offset asked for is not, or no longer, in the partition."""
+
+
+def unreachable(reason: str, heard: Iterable[str] = ()) -> StreamError:
+    """The error where no connection came about, from what the libraries below said while they tried.
+
+    A broker that does not accept our certificate says so by a TLS alert after the handshake (RFC 8446, 6.2), and to the
+    client's caller that is one more connection that was closed.
+    """
+    if any(_OUR_CERTIFICATE.search(text) for text in heard):
+        hint = "name a certificate and key of an authority that kafka knows; check that it has not expired"
+        return SourceRefused("kafka does not accept our certificate, or wants one", hint=hint)
+    return SourceUnavailable(f"kafka cannot be reached: {reason}", hint="check host, port and security")
 
 
 class UnknownTopic(SourceRefused):

@@ -8,8 +8,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition, admin
 from confluent_kafka.admin import AdminClient
 
-from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched, Message, OutOfRange, UnknownTopic
-from streaming.port import SourceRefused, SourceUnavailable, StreamError
+from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched, Message, OutOfRange, UnknownTopic, unreachable
+from streaming.port import SourceRefused, StreamError
 
 _MOST_AT_ONCE: Final = 2000
 _QUEUE_KBYTES: Final = 4096
@@ -42,7 +42,7 @@ class FastClient:
         self._position = 0
         self._heard: list[KafkaError] = []
         settings = _settings(address)
-        self._consumer = Consumer({
+        self._consumer = _consumer({
             **settings, "group.id": _NO_GROUP, "enable.auto.commit": False, "enable.auto.offset.store": False,
             "isolation.level": "read_committed", "auto.offset.reset": "error", "enable.partition.eof": True,
             "queued.max.messages.kbytes": _QUEUE_KBYTES, "fetch.message.max.bytes": MAX_FETCH_BYTES,
@@ -126,6 +126,7 @@ class FastClient:
     def _meaning(self, error: Exception) -> StreamError:
         reason = error.args[0] if isinstance(error, KafkaException) else None
         told = [each.code() for each in (reason, *self._heard) if each is not None]
+        texts = [str(each.str()) for each in self._heard]
         self._heard.clear()
         if any(code in _UNKNOWN for code in told):
             return UnknownTopic("kafka has no such topic or partition", hint="check its name; topics are not made by reading")
@@ -134,8 +135,16 @@ class FastClient:
         if any(code in _NO_PERMISSION for code in told):
             return SourceRefused("kafka gives no permission to read the topic", hint="the user needs READ on the topic")
         if any(code == KafkaError._SSL for code in told):  # noqa: SLF001
-            return SourceRefused("certificate was refused, theirs or ours", hint="name the authority's certificate as ca")
-        return SourceUnavailable(f"kafka cannot be reached: {reason.name() if reason is not None else type(error).__name__}")
+            return SourceRefused("certificate of kafka was refused", hint="name the authority's certificate as ca")
+        return unreachable(reason.name() if reason is not None else type(error).__name__, texts)
+
+
+def _consumer(settings: dict[str, Any]) -> Consumer:
+    try:
+        return Consumer(settings)
+    except KafkaException as error:
+        # No connection was tried yet: it is a certificate or key that this library, stricter than others, does not take.
+        raise SourceRefused("kafka client does not take the source's files", hint="check ca, certificate and key") from error
 
 
 def _settings(address: Address) -> dict[str, Any]:

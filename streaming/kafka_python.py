@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, errors
 
-from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched, Message, OutOfRange, UnknownTopic
+from streaming.kafka_client import MAX_FETCH_BYTES, REQUEST_S, Address, Fetched, Message, OutOfRange, UnknownTopic, unreachable
 from streaming.port import SourceRefused, SourceUnavailable, StreamError
 
 _MOST_AT_ONCE: Final = 5000
@@ -122,9 +122,9 @@ def _meaning(error: Exception) -> StreamError:
         return SourceRefused("kafka refused user or password", hint="check user, password_file and mechanism")
     if isinstance(error, _REFUSALS):
         return SourceRefused("kafka gives no permission to read the topic", hint="the user needs READ on the topic")
-    if isinstance(error, ssl.SSLError):
-        return SourceRefused("certificate was refused, theirs or ours", hint="name the authority's certificate as ca")
-    return SourceUnavailable(f"kafka cannot be reached: {type(error).__name__}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return SourceRefused("certificate of kafka was refused", hint="name the authority's certificate as ca")
+    return unreachable(type(error).__name__)
 
 
 class _Heard(logging.Handler):
@@ -154,15 +154,22 @@ def _explained(*, sasl: bool) -> Iterator[None]:
 
 
 def _reason(reasons: list[BaseException], error: Exception, *, sasl: bool) -> StreamError:
-    for reason in reasons[::-1]:
-        chain: BaseException | None = reason
-        while chain is not None:
-            if isinstance(chain, errors.SaslAuthenticationFailedError | ssl.SSLError):
-                return _meaning(chain)
-            if "CERTIFICATE_VERIFY_FAILED" in str(chain):
-                return _meaning(ssl.SSLError())
-            chain = chain.__cause__ or chain.__context__
-    if sasl and any("disconnected" in str(reason) for reason in reasons):
+    heard = [each for reason in reasons[::-1] for each in _chain(reason)]
+    for each in heard:
+        if isinstance(each, errors.SaslAuthenticationFailedError):
+            return _meaning(each)
+        if "CERTIFICATE_VERIFY_FAILED" in str(each):
+            return _meaning(ssl.SSLCertVerificationError())
+    told = unreachable(type(error).__name__, map(str, heard))
+    if sasl and isinstance(told, SourceUnavailable) and any("disconnected" in str(reason) for reason in reasons):
         # The broker's answer to a wrong password can be overtaken by the end of its connection.
         return SourceUnavailable("kafka closed the connection while logging in", hint="check user, password_file and mechanism")
-    return _meaning(error)
+    return told
+
+
+def _chain(reason: BaseException) -> Iterator[BaseException]:
+    """The reason and what it came from."""
+    following: BaseException | None = reason
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__

@@ -1,7 +1,8 @@
 """A real Apache Kafka for tests: its jars fetched once by Maven, started, killed and started again by the tests.
 
 KRaft mode, each node broker and controller in one. Beside the plain listener each broker has one that
-wants a password and one with TLS, so that refusals are real ones too.
+wants a password, one with TLS, one that wants a client's certificate, and one with TLS and SCRAM, so
+that refusals are real ones too.
 """
 
 import base64
@@ -27,7 +28,8 @@ from processes import die_with_parent, free_port, is_left_over, own_name
 VERSION = "4.3.1"
 READER = ("reader", "reader-secret")
 STRANGER = ("stranger", "stranger-secret")
-"""Two users with a password; the second may read nothing."""
+"""Two users with a password and a certificate; the second may read nothing."""
+_LISTENERS = ("PLAINTEXT", "SASL", "TLS", "MTLS", "SCRAM", "CONTROLLER")
 _TOOLS = ("java", "mvn")
 _PACKAGES = ("default-jre-headless", "maven")
 _FOLDER = "evidence-kafka-"
@@ -51,17 +53,23 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 _PROPERTIES = """process.roles=broker,controller
 node.id=@NODE@
 controller.quorum.voters=@VOTERS@
-listeners=PLAINTEXT://127.0.0.1:@PLAIN@,SASL://127.0.0.1:@SASL@,TLS://127.0.0.1:@TLS@,CONTROLLER://127.0.0.1:@CONTROLLER@
-advertised.listeners=PLAINTEXT://127.0.0.1:@PLAIN@,SASL://127.0.0.1:@SASL@,TLS://127.0.0.1:@TLS@
+listeners=@LISTENERS@,CONTROLLER://127.0.0.1:@CONTROLLER@
+advertised.listeners=@LISTENERS@
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,MTLS:SSL,SCRAM:SASL_SSL
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required @USERS@;
+listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.scram.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.scram.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
-ssl.keystore.location=@KEYSTORE@
+ssl.keystore.location=@FOLDER@/server.pem
+listener.name.mtls.ssl.client.auth=required
+listener.name.mtls.ssl.truststore.type=PEM
+listener.name.mtls.ssl.truststore.location=@FOLDER@/clients.pem
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:reader
+super.users=User:ANONYMOUS;User:reader;User:CN=reader
 allow.everyone.if.no.acl.found=false
 log.dirs=@DATA@
 offsets.topic.replication.factor=@COPIES@
@@ -128,14 +136,14 @@ class Distribution:
                 half.rename(folder)
             self.class_path = ":".join(str(jar) for jar in sorted((folder / "lib").glob("*.jar")))
             self.archive = folder / f"{_jvm()}.jsa"
-            self._formatted = folder / "formatted"
+            self._formatted = folder / "formatted-scram"
             if not self._formatted.exists():
                 self._format()
             if not self.archive.exists():
                 self._archive_classes()
 
     def _format(self) -> None:
-        half = self._formatted.with_name("formatted.half")
+        half = self._formatted.with_name("formatted-scram.half")
         shutil.rmtree(half, ignore_errors=True)
         cluster = base64.urlsafe_b64encode(b"\x01" + secrets.token_bytes(15)).decode().rstrip("=")
         for node in (1, 2, 3):
@@ -143,10 +151,10 @@ class Distribution:
             data.mkdir(parents=True)
             properties = half / f"{node}.properties"
             # Ports are of no account here: what is written says only which node it is.
-            properties.write_text(_properties(node, data, half, [(node, 9004)], [9001, 9002, 9003, 9004]))
+            properties.write_text(_properties(node, data, half, [(node, 9006)], list(range(9001, 9007))))
             _run(
                 "java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", self.class_path,
-                "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties,
+                "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties, *_scram(),
             )  # fmt: skip
         half.rename(self._formatted)
 
@@ -162,17 +170,27 @@ class Distribution:
 
 def _properties(node: int, data: Path, folder: Path, voters: list[tuple[int, int]], ports: list[int]) -> str:
     copies = len(voters)
-    plain, sasl, tls, controller = ports
     users = " ".join(f'user_{name}="{password}"' for name, password in (READER, STRANGER))
+    open_to_clients = list(zip(_LISTENERS, ports, strict=True))[:-1]
     values = {
-        "NODE": node, "VOTERS": ",".join(f"{place}@127.0.0.1:{port}" for place, port in voters), "PLAIN": plain, "SASL": sasl,
-        "TLS": tls, "CONTROLLER": controller, "USERS": users, "KEYSTORE": folder / "server.pem", "DATA": data, "COPIES": copies,
-        "MOST": copies // 2 + 1,
+        "NODE": node, "VOTERS": ",".join(f"{place}@127.0.0.1:{port}" for place, port in voters), "CONTROLLER": ports[-1],
+        "LISTENERS": ",".join(f"{name}://127.0.0.1:{port}" for name, port in open_to_clients), "USERS": users,
+        "FOLDER": folder, "DATA": data, "COPIES": copies, "MOST": copies // 2 + 1,
     }  # fmt: skip
     text = _PROPERTIES
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
     return text
+
+
+def _scram() -> list[str]:
+    """What a new node is told of its users: the passwords themselves are not kept."""
+    return [
+        argument
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        for name, password in (READER, STRANGER)
+        for argument in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
+    ]
 
 
 class Cluster:
@@ -185,12 +203,12 @@ class Cluster:
             if is_left_over(left.name, _FOLDER):
                 shutil.rmtree(left, ignore_errors=True)
         self._folder = Path(tempfile.mkdtemp(prefix=own_name(_FOLDER)))
-        self._ports = {node: [free_port() for _ in range(4)] for node in range(1, nodes + 1)}
+        self._ports = {node: [free_port() for _ in _LISTENERS] for node in range(1, nodes + 1)}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self.authority = self._folder / "authority.pem"
         try:
-            _make_certificate(self._folder / "server.pem", self.authority)
-            voters = [(node, ports[3]) for node, ports in self._ports.items()]
+            _make_certificates(self._folder)
+            voters = [(node, ports[-1]) for node, ports in self._ports.items()]
             for node, ports in self._ports.items():
                 distribution.formatted(node, self._folder / str(node))
                 text = _properties(node, self._folder / str(node), self._folder, voters, ports)
@@ -217,6 +235,20 @@ class Cluster:
     @property
     def with_tls(self) -> str:
         return self._servers(2)
+
+    @property
+    def with_certificate(self) -> str:
+        """TLS where the client shows a certificate too."""
+        return self._servers(3)
+
+    @property
+    def with_scram(self) -> str:
+        """TLS and a password that is proven without being sent."""
+        return self._servers(4)
+
+    def certificate(self, name: str) -> tuple[Path, Path]:
+        """A client's certificate and its key: those of a user, or `nobody`'s, for whom no authority vouches."""
+        return self._folder / f"{name}.crt", self._folder / f"{name}.key"
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -286,26 +318,47 @@ class Cluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _make_certificate(server: Path, authority: Path) -> None:
-    """A key and a certificate of the broker's own, and the certificate alone for those who trust it."""
+def _make_certificates(folder: Path) -> None:
+    """The broker's, which is its own authority; that of the clients' authority; and one for each client."""
+    server, certificate = _certificate("127.0.0.1")
+    (folder / "server.pem").write_bytes(_private(server) + _public(certificate))
+    (folder / "authority.pem").write_bytes(_public(certificate))
+    authority, certificate = _certificate("clients")
+    (folder / "clients.pem").write_bytes(_public(certificate))
+    for name, issuer in ((READER[0], authority), (STRANGER[0], authority), ("nobody", None)):
+        key, found = _certificate(name, issuer=issuer, issuer_name="clients")
+        (folder / f"{name}.crt").write_bytes(_public(found))
+        (folder / f"{name}.key").write_bytes(_private(key))
+
+
+def _certificate(
+    name: str, *, issuer: ec.EllipticCurvePrivateKey | None = None, issuer_name: str = ""
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A new key and its certificate; without an issuer it is an authority of its own."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
+    own, now = _name(name), datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(own)
+        .issuer_name(_name(issuer_name) if issuer else own)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(issuer or key, hashes.SHA256())
     )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    server.write_bytes(secret + public)
-    authority.write_bytes(public)
+    return key, certificate
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def _public(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
