@@ -19,7 +19,7 @@ from evidence import store as rows
 from evidence.access import Caller, Role
 from evidence.anchoring import Anchoring
 from evidence.anchors import AnchorRow
-from evidence.contents import Contents, Opened
+from evidence.contents import Contents, Opened, template_of
 from evidence.errors import Forbidden, NotFinal, NotFound
 from evidence.log import Log
 from evidence.preservation import Preservation
@@ -30,7 +30,7 @@ from evidence.times import beijing_time
 from evidence.verifier import verify
 from models.anchor import BlockRef, Payload
 from models.bundle import pack
-from models.canonical import JSONValue, canonical
+from models.canonical import JSONValue, b64, canonical
 from models.checkpoint import ConsistencyProof, Note, TlogProof
 from models.commitment import disclose
 from models.digest import Algorithm, pair
@@ -141,22 +141,26 @@ class Issuance:
         *,
         named: Sequence[BlockRef],
         prove: Callable[[Iterable[BlockRef]], Sequence[bytes]],
+        erased: Sequence[bytes] = (),
         withheld: Collection[int] = (),
     ) -> tuple[bytes, Report]:
         """The bundle of an answer about a stream, and what our own verifier says of it.
 
         `leaf_indexes` are the items that stand beside it, that of the last slice shown first; `files` those of the answer.
         `prove` gives the proofs of blocks that it can: of those `named` by headers, and those that the items name.
+        `erased` are items among them whose contents were destroyed: the record of each erasure is shown.
         `withheld` are the checks that cannot hold because lines are left out on purpose: all others must.
         Raises: NotFinal if an item is on too few chains; VerificationError if our own verifier refuses the answer.
         Source: T/SAC 004—2024 6.4.5-d, C.2; formats §5.6, §6.1.
         """
-        if any(index >= self._anchoring.covered for index in leaf_indexes):
+        graves = [self._query.erasure_of(item) for item in erased]
+        if any(index >= self._anchoring.covered for index in (*leaf_indexes, *graves)):
             raise NotFinal("a slice of the answer is not on enough chains yet", hint="ask again when its state is final")
-        items = [self._contents.open(index) for index in leaf_indexes]
+        items = [self._unopened(index) for index in leaf_indexes]
         proven = prove([*named, *(ref for opened in items for ref in opened.evidence.after)])
         blocks = {f"blocks/{number}.json": proof for number, proof in enumerate(proven)}
-        data = pack({**files, **blocks, **self._files(items, caller, [])}, "answer")
+        own = self._files(items, caller, [], graves=[self._contents.open(index) for index in graves])
+        data = pack({**files, **blocks, **own}, "answer")
         report = verify(data, self.trust())
         bad = [step for step in report.steps if step.verdict is Verdict.INVALID and step.number not in withheld]
         if report.verdict is None or bad:
@@ -164,8 +168,15 @@ class Issuance:
             raise VerificationError(f"our own verifier refuses the answer ({'; '.join(wrong)[:300] or report.malformed})")
         return data, report
 
-    def _files(self, items: Sequence[Opened], caller: Caller, fields: Sequence[str] | None) -> dict[str, bytes]:
-        shown = self._anchors(items)
+    def _unopened(self, leaf_index: int) -> Opened:
+        """The item without its contents: what proves it stays when they were erased."""
+        row, evidence = self._contents.evidence(leaf_index)
+        return Opened(row, evidence, template_of(evidence), None, None, ())
+
+    def _files(
+        self, items: Sequence[Opened], caller: Caller, fields: Sequence[str] | None, *, graves: Sequence[Opened] = ()
+    ) -> dict[str, bytes]:
+        shown = self._anchors([*items, *graves])
         files: dict[str, bytes] = {}
         for number, anchor in enumerate(shown):
             files[f"anchors/{number}/payload.json"] = anchor.row.payload
@@ -176,6 +187,8 @@ class Issuance:
             signature = opened.evidence.signature
             if signature is not None and signature.by_certificate:
                 certificates.setdefault(bytes.fromhex(signature.signer))
+        for number, grave in enumerate(graves):
+            files[f"erasure/{number}.json"] = self._tombstone(grave, shown)
         files.update(self._consistency(shown))
         files.update(self._signing.bundle_files(list(certificates)))
         return files
@@ -194,11 +207,8 @@ class Issuance:
     def _item_files(
         self, number: int, opened: Opened, shown: Sequence[_Shown], caller: Caller, fields: Sequence[str] | None
     ) -> dict[str, bytes]:
-        index = opened.row.leaf_index
-        smallest = min(
-            (anchor.payload for anchor in shown if anchor.payload.head.size > index), key=lambda payload: payload.head.size
-        )
-        size, state = smallest.head.size, self._log.state
+        index, smallest, state = opened.row.leaf_index, _smallest(opened, shown), self._log.state
+        size = smallest.head.size
         prefix = f"evidence/{number}"
         proofs = (("sm3", Algorithm.SM3, smallest.checkpoint), ("sha256", Algorithm.SHA256, smallest.twin))
         files = {
@@ -215,6 +225,23 @@ class Issuance:
         if disclosure is not None:
             files[f"{prefix}/disclosure.json"] = canonical(disclosure)
         return files
+
+    def _tombstone(self, grave: Opened, shown: Sequence[_Shown]) -> bytes:
+        """The record of an erasure as it stands beside what was erased: what, why, how far and when, but no person.
+
+        Source: formats §7.1, §11 (Bundle: erasure/N.json).
+        """
+        index, smallest = grave.row.leaf_index, _smallest(grave, shown)
+        path = tuple(self._log.state.tree(Algorithm.SM3).inclusion_path(index, smallest.head.size))
+        fields = {(stage.name, field.name) for stage in grave.template.stages for field in stage.fields if field.grade is None}
+        return canonical(
+            {
+                "disclosure": disclose(grave.template, grave.commitments(), fields),
+                "evidence": b64(grave.evidence.data),
+                "format": "cz-tombstone/1",
+                "proof": TlogProof(index, path, Note.parse(smallest.checkpoint), Algorithm.SM3).format(),
+            }
+        )
 
     def _disclosure(self, opened: Opened, caller: Caller, fields: Sequence[str] | None) -> JSONValue | None:
         may = shows_contents(opened, caller)
@@ -353,6 +380,12 @@ class Issuance:
             "items": json.loads(row.result),
             "record": None if item is None else "ev_" + item.evidence_id.hex(),
         }
+
+
+def _smallest(opened: Opened, shown: Sequence[_Shown]) -> Payload:
+    """The payload of the smallest checkpoint shown that holds the item."""
+    above = [anchor.payload for anchor in shown if anchor.payload.head.size > opened.row.leaf_index]
+    return min(above, key=lambda payload: payload.head.size)
 
 
 def _request_problems(request: Mapping[str, JSONValue]) -> list[Problem]:

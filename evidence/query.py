@@ -24,7 +24,7 @@ from evidence.batch import link_key, moment
 from evidence.blind import LINK
 from evidence.contents import Contents, Opened
 from evidence.criteria import MAX_PAGE, Criteria
-from evidence.errors import Ambiguous, NotFound
+from evidence.errors import Ambiguous, Damaged, NotFound
 from evidence.keys import FindKey
 from evidence.log import Log
 from evidence.store import Filter, ItemRow, PartRow, Store
@@ -37,6 +37,7 @@ from models.masking import mask
 from models.template import Template, builtin
 
 MIN_PREFIX_DIGITS = 8
+ERASURE = "erasure@1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,22 @@ class Query:
         if len(mine) > 1:
             raise Ambiguous(f"prefix fits {len(mine)} items: expected more digits")
         return mine[0].leaf_index
+
+    def erasure_of(self, item: bytes) -> int:
+        """The leaf index of the newest record that an item was erased.
+
+        Raises: Damaged if there is none: then what was destroyed, no erasure destroyed.
+        Source: formats §7.1.
+        """
+        tag = self._find_key.tag("evidence_id", f"ev_{item.hex()}")
+        with self._store.reading() as connection:
+            found = rows.search(connection, Filter(0, self._log.state.size, (tag,), ERASURE), 1)
+        if not found:
+            raise Damaged(
+                f"secret of an item was destroyed, and no record of an erasure names it (ev_{item.hex()[:8]}…)",
+                hint="an operator runs `evidence examine`: it names what is damaged",
+            )
+        return found[0].leaf_index
 
     def item(self, name: str, caller: Caller) -> dict[str, JSONValue]:
         """One item with its states per chain, receipts, originals, and contents as far as the caller's role shows them.

@@ -290,7 +290,13 @@ class StreamAnswers:
         beside, named = self._beside(holdings, shown)
         withheld = withheld and shown.lines > 0
         bundle, report = self._issuance.answer(
-            beside, files, caller, named=named, prove=prove, withheld=(_LINES_CHECK,) if withheld else ()
+            beside,
+            files,
+            caller,
+            named=named,
+            prove=prove,
+            erased=[holdings.row(number).evidence_id for number in shown.erased],
+            withheld=(_LINES_CHECK,) if withheld else (),
         )
         value = self._value(question, known, shown, report, files, holdings, withheld=withheld)
         if asked.scan:
@@ -346,6 +352,7 @@ class StreamAnswers:
             "slices": {"first": shown.first, "last": shown.last},
             "covered": shown.covered,
             "lines_total": shown.lines,
+            "erased": [f"{question.stream_id}/{number}" for number in shown.erased],
             "verdict": None if verdict is None else verdict.value,
             "sentence": "" if verdict is None else " ".join(SENTENCES[verdict]),
             "findings": list(report.findings),
@@ -381,7 +388,7 @@ class StreamAnswers:
         found: list[JSONValue] = []
         totals = [0] * max(1, len(question.keywords))
         for header in holdings.headers(shown.first):
-            if header.created_at < question.start or not header.lines:
+            if header.created_at < question.start or not header.lines or header.number in shown.erased:
                 continue
             buffer = holdings.records(header.number)
             for place, record in enumerate(buffer.records()):

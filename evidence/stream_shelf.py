@@ -369,7 +369,8 @@ class StreamHoldings:
         """As `Holdings.secret`."""
         self.row(number)
         if number not in self._secrets:
-            raise VerificationError(f"secret of a slice is missing (slice {number})")
+            what = "slice was erased: nothing of it can be opened" if self.erased(number) else "secret of a slice is missing"
+            raise VerificationError(f"{what} (slice {number})")
         return self._secrets[number]
 
     def index_levels(self, number: int) -> bytes | None:
