@@ -54,6 +54,8 @@ class Chain:
     failures: int = 0
     last_error: str = ""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    full_at: int | None = None
+    """While the chain only waits for its interval to end: the size of the log that ends the wait at once."""
 
     is_compared: bool = False
 
@@ -286,11 +288,14 @@ class Anchoring:
             loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
+        size = self._log.state.size
         for chain in self.chains.values():
-            chain.wake.set()
+            if chain.full_at is None or size >= chain.full_at:
+                chain.wake.set()
 
     async def _run(self, chain: Chain) -> None:
         while not self._stopping:
+            chain.full_at = None
             chain.wake.clear()  # before the turn: a commit during it must not wait for the next poll
             try:
                 pause = await self._turn(chain)
@@ -346,6 +351,7 @@ class Anchoring:
         chain.failures, chain.last_error = 0, ""
         if oldest is None:
             return _HEAD_POLL_S
+        chain.full_at = chain.submitted_end + settings.anchor_max_items
         return min(_HEAD_POLL_S, max(0.005, settings.anchor_interval_s - (now - oldest).total_seconds()))
 
     def _created(self, leaf_index: int, size: int) -> datetime | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -38,6 +39,11 @@ from models.signature import Signer
 
 MAX_BATCH = 4096
 MAX_WAITING = 20_000
+MAX_GATHER = 256
+MAX_GATHER_S = 0.02
+LONG_FLUSH_S = 0.006
+QUIET_TURNS = 2
+"""A commit begins when so many turns of the loop brought nothing new; under a flood when so many items wait, or after so long."""
 BACK_JUMP = timedelta(seconds=2)
 LOCK_TIMEOUT_S = 10
 
@@ -100,6 +106,10 @@ class Log:
         self._calls: deque[_Call] = deque()
         self._writes: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
         self._waiting = 0
+        self._arrived = 0
+        self._gathering: asyncio.AbstractEventLoop | None = None
+        self._gathered = False
+        self._flush_s = 0.0
         self._condition = threading.Condition()
         self._closing = False
         self._stopped: Unready | HomeRefused | None = None
@@ -179,14 +189,16 @@ class Log:
         """Nothing more is signed or written until the next start: this home was found to be a copy, or not the only one."""
         self._stopped = error
 
-    async def append(self, items: Sequence[Pending]) -> list[Outcome]:
+    async def append(self, items: Sequence[Pending], *, checked: bool = False) -> list[Outcome]:
         """Every item is in the log and flushed, stood there before, or is named with the error that refused it.
 
-        Shapes: n items → n outcomes, in order; all of one call lie in one commit.
+        Shapes: n items → n outcomes, in order; all of one call lie in one commit. `checked` says that the
+            caller has come from `check_open` without waiting for anything.
         Raises: Unready (nothing stored), OutcomeOpen (may be stored: send the same again), HomeRefused.
         Source: T/SAC 004—2024 6.4.3, 6.4.4; architecture §5 (Append).
         """
-        self.check_open()
+        if not checked:
+            self.check_open()
         loop = asyncio.get_running_loop()
         call = _Call(items, loop, loop.create_future())
         with self._condition:
@@ -194,12 +206,22 @@ class Log:
                 raise Overloaded("too many items wait to be sealed", retry_after_s=2)
             self._calls.append(call)
             self._waiting += len(items)
-        # Not at once: requests that the loop has read already come before this, and share the commit.
-        loop.call_soon(self._wake)
+            self._arrived += 1
+            begin, self._gathering = self._gathering is not loop, loop
+        if begin:
+            longest = MAX_GATHER_S if self._flush_s < LONG_FLUSH_S else min(MAX_GATHER_S, self._flush_s)
+            loop.call_soon(self._gather, loop, self._arrived, 0, loop.time() + longest)
         return await call.future
 
-    def _wake(self) -> None:
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
+        """Tell the writer once the loop has taken in what had arrived: requests already on their way share the commit."""
+        arrived = self._arrived
+        quiet = 0 if arrived != seen else quiet + 1
+        if quiet < QUIET_TURNS and self._waiting < MAX_GATHER and loop.time() < until:
+            loop.call_soon(self._gather, loop, arrived, quiet, until)
+            return
         with self._condition:
+            self._gathering, self._gathered = None, bool(self._calls)
             self._condition.notify()
 
     async def write(self, change: Callable[[Connection], T]) -> T:
@@ -220,15 +242,17 @@ class Log:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not self._calls and not self._writes:
+                while not (self._calls and (self._gathered or self._closing)) and not self._writes:
                     if self._closing:
                         return
                     self._condition.wait()
                 writes, calls, count = list(self._writes), [], 0
                 self._writes.clear()
-                while self._calls and count < MAX_BATCH:
+                taking = self._gathered or self._closing
+                while taking and self._calls and count < MAX_BATCH:
                     calls.append(self._calls.popleft())
                     count += len(calls[-1].items)
+                self._gathered = taking and bool(self._calls)
             for change, future in writes:
                 self._write(change, future)
             if calls:
@@ -250,6 +274,7 @@ class Log:
 
     def _append(self, calls: list[_Call], count: int) -> None:
         failure: BaseException | None = None
+        began, worked = time.perf_counter(), time.thread_time()
         try:
             self._check_stopped()
             self._settle()
@@ -265,6 +290,7 @@ class Log:
             failure.__cause__ = error
         except BaseException as error:  # noqa: BLE001 - handed to the callers, who await it
             failure = error
+        self._flush_s = (time.perf_counter() - began) - (time.thread_time() - worked)
         with self._condition:
             self._waiting -= count
         self._step(Step.ANSWER_BEFORE)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -32,14 +30,9 @@ _MEMBERS = (
 )
 
 
-@contextmanager
-def bind_request_id(request_id: str) -> Iterator[None]:
-    """Everything logged within carries `request_id`."""
-    token = _request_id.set(request_id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
+def name_request(request_id: str) -> None:
+    """Everything this task logs from now on carries `request_id`."""
+    _request_id.set(request_id)
 
 
 def current_request_id() -> str:

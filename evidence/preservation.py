@@ -117,7 +117,7 @@ class Preservation:
                 ready.append((place, self._preparation.prepare(body, caller, request_id)))
             except EvidenceError as error:
                 answers[place] = error
-        outcomes = await self._log.append([prepared.pending for _, prepared in ready]) if ready else []
+        outcomes = await self._log.append([made.pending for _, made in ready], checked=len(bodies) == 1) if ready else []
         for (place, prepared), outcome in zip(ready, outcomes, strict=True):
             answers[place] = await self._answer(prepared, outcome, request_id)
         return [answer for answer in answers if answer is not None]

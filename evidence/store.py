@@ -101,6 +101,7 @@ _PRAGMAS = (
     "foreign_keys=ON",
     "secure_delete=ON",
     "wal_autocheckpoint=2000",
+    "cache_size=-16384",
 )
 
 

@@ -103,9 +103,15 @@ _RANDOM = re.compile(
 """Random handles in hex hold eleven digits in a row now and then; refusing one key in 300 would be no service."""
 
 
+_NUMBERED = re.compile(r"@|(?:[0-9][^0-9]*){10}")
+"""What every pattern needs: an address has its sign, and the shortest number, a landline's, has ten digits."""
+
+
 def kinds(text: str) -> list[str]:
     """The titles of the kinds of personal information that `text` seems to hold, in fixed order."""
     plain = _RANDOM.sub("\n", unicodedata.normalize("NFKC", text))
+    if not _NUMBERED.search(plain):
+        return []
     return list(dict.fromkeys(pattern.title for pattern in PATTERNS if pattern.find(plain)))
 
 

@@ -37,7 +37,7 @@ from evidence.api.problems import Internal, MethodRefused, QueryRefused, kind_of
 from evidence.api.requests import LongBodies, RequestIds, header
 from evidence.bootstrap import Service
 from evidence.errors import Damaged, NotFound
-from evidence.logging import bind_request_id
+from evidence.logging import name_request
 from evidence.store import storage_error
 from models.errors import EvidenceError, Malformed, Problem, VerificationError
 
@@ -122,23 +122,21 @@ class Door:
         scope["request_id"], scope["long_bodies"] = request_id, self._long_bodies
         answer = _Answer(send, request_id)
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
-        with bind_request_id(request_id):
-            try:
-                await (hot or self.framework)(scope, receive, answer)
-            except EvidenceError as error:
-                await self._refuse(error, scope, receive, answer)
-            except DBAPIError as error:
-                await self._refuse(storage_error(error), scope, receive, answer)
-            except Exception as error:  # noqa: BLE001 - the top of the process for a request: the caller gets a problem, the log the cause
-                _log.error("request failed: %s", type(error).__name__, exc_info=error)
-                await self._refuse(
-                    Internal("something of ours broke; the log has it under this request id"), scope, receive, answer
-                )
-            finally:
-                route = hot.route if hot else getattr(scope.get("route"), "path", _UNROUTED)
-                self._latency.observe(
-                    scope["method"] if route != _UNROUTED else "*", route, answer.status or 499, time.perf_counter() - started
-                )
+        name_request(request_id)
+        try:
+            await (hot or self.framework)(scope, receive, answer)
+        except EvidenceError as error:
+            await self._refuse(error, scope, receive, answer)
+        except DBAPIError as error:
+            await self._refuse(storage_error(error), scope, receive, answer)
+        except Exception as error:  # noqa: BLE001 - the top of the process for a request: the caller gets a problem, the log the cause
+            _log.error("request failed: %s", type(error).__name__, exc_info=error)
+            await self._refuse(Internal("something of ours broke; the log has it under this request id"), scope, receive, answer)
+        finally:
+            route = hot.route if hot else getattr(scope.get("route"), "path", _UNROUTED)
+            self._latency.observe(
+                scope["method"] if route != _UNROUTED else "*", route, answer.status or 499, time.perf_counter() - started
+            )
 
     async def _refuse(self, error: EvidenceError, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if answer.status:

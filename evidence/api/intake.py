@@ -7,8 +7,6 @@ parser; the web framework only describes these two routes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -65,21 +63,20 @@ class Lanes:
     def __init__(self) -> None:
         self._under_way: dict[str, int] = {}
 
-    @contextmanager
-    def lane(self, account: str) -> Iterator[None]:
-        """The request counts for its account until it is answered. Raises: Busy if the account has too many."""
+    def enter(self, account: str) -> None:
+        """The request counts for its account until `leave`. Raises: Busy if the account has too many."""
         count = self._under_way.get(account, 0)
         if count >= self.max_per_account:
             raise Busy(f"account has too many requests under way: expected at most {self.max_per_account}", retry_after_s=1)
         self._under_way[account] = count + 1
-        try:
-            yield
-        finally:
-            left = self._under_way[account] - 1
-            if left:
-                self._under_way[account] = left
-            else:
-                del self._under_way[account]
+
+    def leave(self, account: str) -> None:
+        """The request is answered."""
+        left = self._under_way[account] - 1
+        if left:
+            self._under_way[account] = left
+        else:
+            del self._under_way[account]
 
 
 class Intake:
@@ -99,7 +96,8 @@ class Intake:
         caller = caller_of(scope, self._service.access)
         caller.require(Role.BUSINESS)
         wait_s = wait_of(scope["query_string"])
-        with self._lanes.lane(caller.account):
+        self._lanes.enter(caller.account)
+        try:
             body = await read_json(scope, receive)
             [result] = await self._service.preservation.preserve([body], caller, request_id=scope["request_id"])
             if isinstance(result, EvidenceError):
@@ -108,6 +106,8 @@ class Intake:
                 wait_s = REALTIME_WAIT_S
             if wait_s is not None:
                 result = replace(result, state=await self._service.anchoring.wait_final(result.leaf_index, wait_s))
+        finally:
+            self._lanes.leave(caller.account)
         location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
         await _answer(send, 201 if result.created else 200, result.to_text(), location)
 
@@ -130,12 +130,15 @@ class BatchIntake:
         if scope["query_string"]:
             raise refused("wait", "等待", "no parameters", "a parameter")
         request_id: str = scope["request_id"]
-        with self._lanes.lane(caller.account):
+        self._lanes.enter(caller.account)
+        try:
             body = await read_json(scope, receive, limit=MAX_BATCH_BYTES, in_line=BATCH_IN_LINE_BYTES)
             whole = declared_length(scope)
             results = await self._preserve(
                 _submissions(body), caller, request_id=request_id, whole=MAX_BATCH_BYTES if whole is None else whole
             )
+        finally:
+            self._lanes.leave(caller.account)
         language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
         listed = ",".join([_result(index, result, request_id, language) for index, result in enumerate(results)])
         await _answer(send, 200, f'{{"results":[{listed}]}}')

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import uvicorn
 from api_service import PROGRAM, process, running
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from evidence.api.server import MAX_HEAD_BYTES, BoundedProtocol, listen
 from evidence.errors import SettingWrong
@@ -40,8 +41,10 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _server(protocol: type[BoundedProtocol]) -> AsyncIterator[int]:
-    config = uvicorn.Config(_application, http=protocol, ws="none", lifespan="off", log_config=None)
+async def _server(protocol: type[HttpToolsProtocol], application: ASGIApp = _application) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        application, http=protocol, server_header=False, date_header=False, ws="none", lifespan="off", log_config=None
+    )
     server = uvicorn.Server(config)
     found = listen("127.0.0.1", 0)
     running = asyncio.ensure_future(server.serve(sockets=[found]))
@@ -71,6 +74,76 @@ async def test_a_whole_request_is_answered_and_the_connection_kept() -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 ")
             assert await reader.readexactly(2) == b"ok"
+        writer.close()
+
+
+async def _shapes(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers in every shape that an application may, by the path."""
+    start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"x", b"1")]}
+    sized = {**start, "headers": [(b"content-length", b"4"), (b"X", b"1")]}
+    piece = {"type": "http.response.body", "body": b"ab", "more_body": True}
+    whole = {"type": "http.response.body", "body": b"abcd"}
+    said = {
+        "/whole": (sized, whole),
+        "/pieces": (sized, piece, {**piece, "more_body": False}),
+        "/unsized": (start, piece, piece, {"type": "http.response.body"}),
+        "/closing": ({**sized, "headers": [*sized["headers"], (b"Connection", b"close")]}, whole),
+        "/empty": ({**start, "status": 204}, {"type": "http.response.body"}),
+        "/short": (sized, {**whole, "body": b"abc"}),
+        "/split": ({**sized, "headers": [*sized["headers"], (b"y", b"a\r\nset-cookie: b")]}, whole),
+        "/headless": (whole,),
+        "/bodiless": (sized,),
+        "/nothing": (),
+    }.get(scope["path"])
+    if said is None:
+        message = await receive()
+        body = message["body"]
+        while message.get("more_body"):
+            message = await receive()
+            body += message["body"]
+        said = ({**start, "headers": [(b"content-length", b"%d" % len(body))]}, {**whole, "body": body})
+    for message in said:
+        await send(message)
+
+
+_ASKED = [
+    *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized", b"empty", b"closing")),
+    *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"short", b"split", b"headless", b"nothing")),
+    *(b"HEAD /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized")),
+    b"GET /whole HTTP/1.0\r\nhost: a\r\n\r\n",
+    b"GET /whole HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+    b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc",
+    b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\na" * 3,
+    b"POST /whole HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\na" + b"GET /unsized HTTP/1.1\r\nhost: a\r\n\r\n" * 2,
+]
+
+
+@pytest.mark.parametrize("asked", _ASKED, ids=range(len(_ASKED)))
+async def test_an_answer_in_one_piece_is_what_the_server_would_have_sent_in_two(asked: bytes) -> None:
+    async with _server(HttpToolsProtocol, _shapes) as theirs, _server(BoundedProtocol, _shapes) as ours:
+        last = b"GET /whole HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        expected, got = await _talk(theirs, asked + last), await _talk(ours, asked + last)
+    assert got == expected
+    assert expected.startswith(b"HTTP/1.1 ") == (b"split" not in asked)
+
+
+async def test_an_answer_without_a_body_is_cut_and_not_half_sent() -> None:
+    async with _server(BoundedProtocol, _shapes) as port:
+        assert await _talk(port, b"GET /bodiless HTTP/1.1\r\nhost: a\r\n\r\n") == b""
+
+
+async def test_a_body_that_comes_in_pieces_is_given_whole() -> None:
+    async with _server(BoundedProtocol, _shapes) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in (b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nab", b"cd", b"ef"):
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 6" in head
+        assert await reader.readexactly(6) == b"abcdef"
         writer.close()
 
 

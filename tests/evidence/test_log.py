@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from clock import ManualClock
 from evidence import store as rows
 from evidence.bootstrap import open_service
 from evidence.errors import Conflict, Damaged, HomeRefused, Stale, Unready
+from evidence.log import MAX_WAITING
 from evidence.preservation import Preserved
 from evidence.settings import AnchorMode, Settings
+from evidence.steps import Step
 from evidence.verifier import verify
 from models.checkpoint import Note, verify_cosignature
 from models.commitment import commit
@@ -69,6 +72,25 @@ async def test_many_at_once_are_each_at_their_own_index_and_every_head_is_one_hi
                 assert note.checkpoint().root == root(leaves[: row.size], algorithm=algorithm)
                 path = state.tree(algorithm).consistency_path(row.size)
                 verify_consistency(row.size, state.size, path, note.checkpoint().root, signed, algorithm=algorithm)
+
+
+async def test_requests_that_arrive_together_share_one_commit(settings: Settings) -> None:
+    async with serving(settings) as service:
+        answers = await asyncio.gather(*(preserved(service, file_submission()) for _ in range(60)))
+        assert {answer.tree_size for answer in answers} == {60}
+        assert len({answer.checkpoint for answer in answers}) == 1
+
+
+async def test_a_flood_that_never_pauses_does_not_put_the_commit_off(settings: Settings) -> None:
+    begun = threading.Event()
+    async with serving(settings, step=lambda step: begun.set() if step is Step.INSERT_BEFORE else None) as service:
+        flood: list[asyncio.Future[Preserved]] = []
+        while not begun.is_set():
+            flood.append(asyncio.ensure_future(preserved(service, file_submission())))
+            assert len(flood) < MAX_WAITING, "no commit began while requests kept arriving"
+            await asyncio.sleep(0)
+        answers = await asyncio.gather(*flood)
+        assert sorted(answer.leaf_index for answer in answers) == list(range(len(flood)))
 
 
 async def test_tiles_survive_a_restart_and_give_the_same_proofs(settings: Settings) -> None:
