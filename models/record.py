@@ -100,13 +100,17 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def payloads(self) -> Iterator[bytes]:
+    def ends(self) -> array[int]:
+        """Where each payload ends in `data`."""
+        ends = self.offsets[1:]
+        if self.offsets:
+            ends.append(len(self.data))
+        return ends
+
+    def payloads(self) -> list[bytes]:
         """The payload of each record, in order."""
-        data, offsets = self.data, self.offsets
-        for number in range(len(offsets) - 1):
-            yield data[offsets[number] : offsets[number + 1]]
-        if offsets:
-            yield data[offsets[-1] :]
+        data = self.data
+        return [data[start:end] for start, end in zip(self.offsets, self.ends(), strict=True)]
 
     def records(self) -> Iterator[Record]:
         """The records, in order."""

@@ -7,12 +7,11 @@ that a question is answered from the index, and a line is shown without its neig
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from json import loads
 from enum import StrEnum
+from json import loads
 from typing import Final, NamedTuple
 
 from models.anchor import BlockRef, block_refs
@@ -22,13 +21,13 @@ from models.declaration import Declaration, EvidenceAlgorithm, check_count, chec
 from models.digest import Algorithm, Pair, pair, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
-from models.leaf import LINE_TAG, IndexEntry, index_leaf, line_leaf, open_index, open_line
+from models.leaf import IndexEntry, index_leaf, line_leaf, open_index, open_line
+from models.leaf import line_leaves as leaves_of_lines
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
-from models.nodes import SALT_BYTES
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
-from models.usual import HEADER
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
+from models.usual import HEADER
 
 __all__ = [
     "Buffer",
@@ -127,15 +126,7 @@ def evidence_pair(leaves: Sequence[bytes], flat_salt: bytes, algorithm: str) -> 
 
 def line_leaves(buffer: Buffer, *, secret: bytes, stream_id: str, number: int) -> list[bytes]:
     """The d of every line of a slice."""
-    stream = keystream(slice_key(secret, "cz-line/1", stream_id, number), len(buffer))
-    places = buffer.positions[:]
-    if sys.byteorder == "little":
-        places.byteswap()
-    raw, tag, at = places.tobytes(), LINE_TAG, SALT_BYTES
-    return [
-        tag + stream[line * at : line * at + at] + raw[line * 8 : line * 8 + 8] + payload
-        for line, payload in enumerate(buffer.payloads())
-    ]
+    return leaves_of_lines(buffer, keystream(slice_key(secret, "cz-line/1", stream_id, number), len(buffer)))
 
 
 def commit_slice(
@@ -290,6 +281,15 @@ class SliceHeader:
         check_deadline(header, declaration)
         if previous is not None:
             check_link(previous, header)
+            check_tiling(previous, header)
+        return header
+
+    @classmethod
+    def parse(cls, data: bytes) -> SliceHeader:
+        """The header whose canonical bytes are `data`; `check_kind` then says whether its kind allows what it states.
+
+        Raises: Malformed on any deviation from the schema; Unknown for another version of it.
+        """
         return cls._usual(data) or cls._parse(data)
 
     @classmethod
@@ -337,15 +337,6 @@ class SliceHeader:
 
     @classmethod
     def _parse(cls, data: bytes) -> SliceHeader:
-            check_tiling(previous, header)
-        return header
-
-    @classmethod
-    def parse(cls, data: bytes) -> SliceHeader:
-        """The header whose canonical bytes are `data`; `check_kind` then says whether its kind allows what it states.
-
-        Raises: Malformed on any deviation from the schema; Unknown for another version of it.
-        """
         value = parse_canonical(data, max_bytes=MAX_HEADER_BYTES, what="slice header")
         check_format(value, "cz-slice")
         (
@@ -409,11 +400,6 @@ class SliceHeader:
         if self.start.epoch != self.end.epoch or self.end < self.start:
             raise VerificationError(f"position hole: slice ends before its start or in another epoch ({self.slice_id})")
         if (full and self.end == self.start) or (not full and self.kind != Kind.GAP and self.end != self.start):
-def _usual_time(text: str) -> datetime:
-    """The time of digits that `HEADER` matched. Raises: ValueError if no such time exists."""
-    return datetime.fromisoformat(text + "+00:00")
-
-
             raise VerificationError(f"position hole: range of a slice does not fit its kind {self.kind} ({self.slice_id})")
         if self.kind == Kind.GAP and self.reason is None:
             raise VerificationError(f"gap states no reason ({self.slice_id})")
@@ -421,6 +407,11 @@ def _usual_time(text: str) -> datetime:
             raise VerificationError(f"slice 0 alone has none before it ({self.slice_id})")
         if self.number == 0 and (self.epoch is None or self.start.epoch != 0):
             raise VerificationError(f"slice 0 does not begin epoch 0 with the identity of the source ({self.slice_id})")
+
+
+def _usual_time(text: str) -> datetime:
+    """The time of digits that `HEADER` matched. Raises: ValueError if no such time exists."""
+    return datetime.fromisoformat(text + "+00:00")
 
 
 def _time(value: JSONValue, what: str) -> datetime | None:

@@ -130,11 +130,14 @@ def pack(buffer: Buffer, *, bytewise: bool) -> bytes:
     Source: ours; who has it and the slice's secret has the file `slices/N.bin` too.
     """
     count = len(buffer)
-    ends = buffer.offsets[1:]
-    if count:
-        ends.append(len(buffer.data))
-    lengths = array("I", map(sub, ends, buffer.offsets))
-    skips = array("q", map(sub, buffer.positions, [0, *_expected(buffer.positions, lengths, bytewise=bytewise)]))
+    lengths = array("I", list(map(sub, buffer.ends(), buffer.offsets)))
+    # How far each record lies from where it would if nothing were ever beside the rule: a skip is where that changes.
+    away = list(map(sub, buffer.positions, map(add, buffer.offsets, range(count)) if bytewise else range(count)))
+    skips = array("q", bytes(8 * count))
+    if count and away.count(away[0]) == count:
+        skips[0] = away[0]
+    else:
+        skips = array("q", list(map(sub, away, [0, *away])))
     head = bytes((_VERSION, bytewise)) + count.to_bytes(4)
     return compress(b"".join((head, _big_endian(lengths), _big_endian(skips), buffer.data)))
 
@@ -169,12 +172,6 @@ def record_at(buffer: Buffer, position: int) -> Record:
         raise Malformed(f"no record of the slice stands at its position {position}")
     end = buffer.offsets[line + 1] if line + 1 < len(buffer) else len(buffer.data)
     return Record(position, buffer.data[buffer.offsets[line] : end])
-
-
-def _expected(positions: array[int], lengths: array[int], *, bytewise: bool) -> list[int]:
-    """Where each record but the first would stand if nothing were beside the rule."""
-    beyond = map(add, lengths, [1] * len(lengths)) if bytewise else iter([1] * len(lengths))
-    return list(map(add, positions[:-1], beyond))
 
 
 def _swapped(numbers: array[int]) -> array[int]:

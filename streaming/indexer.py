@@ -7,9 +7,9 @@ give the same for every input, and a property test holds it to that.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
@@ -17,17 +17,30 @@ from models.counting import FOLD, WORD, Boundary, Case, Counted
 from models.extraction import Rule
 from models.record import Buffer, Encoding, open_kafka
 
-_MATCHES_AT_ONCE: Final = 1 << 18
-"""So many matches may be in memory at one time, at about 150 bytes each."""
-_LEAST_WINDOW: Final = 1 << 10
+_WINDOW: Final = 1 << 17
+"""So many bytes are searched at a time, and so at most so many matches are in memory, at about 150 bytes each."""
 _DFA_BYTES: Final = 1 << 15
 """Keyword sets up to this size become a table of states, the fastest form; larger ones the library's own choice."""
 _KAFKA_HEAD_BYTES: Final = 16
 _NULL: Final = 0xFFFFFFFF
 
 
+class _Beside(NamedTuple):
+    """What can stand where a keyword was found, beginning within it but not being it.
+
+    `inside` are (offset, rank, length) of the keywords that lie wholly in it, and so always stand there; `at` the offsets
+    where one can begin that ends behind it. Both ascend by offset.
+    """
+
+    inside: tuple[tuple[int, int, int], ...]
+    at: tuple[int, ...]
+
+
 class KeywordIndex:
     """A keyword set made ready for counting in many slices. Safe to use from several threads.
+
+    The automaton looks for the leftmost and there longest match and goes on behind it, which it does many bytes at a
+    time; every other match begins within one that it finds, and is looked up there.
 
     Shapes: keywords as a declaration fixes them: ascending, each once, 1 to 256 bytes.
     Source: T/SAC 004—2024 C.4-b; formats §5.2.
@@ -45,13 +58,17 @@ class KeywordIndex:
         self._word = boundary == Boundary.WORD
         self._fold = case == Case.ASCII
         self._encoding = encoding
-        self._longest = max(map(len, self.keywords), default=0)
-        self._window = max(_LEAST_WINDOW, _MATCHES_AT_ONCE // _most_at_one_end(self.keywords))
+        self._ranks = {keyword: rank for rank, keyword in enumerate(self.keywords)}
+        self._lengths = sorted({len(keyword) for keyword in self.keywords})
+        self._window = _WINDOW
+        # Worked out when a keyword is first found: a large set has few that ever are. Two threads would find the same.
+        self._beside: dict[int, _Beside] = {}
+        self._nexts: list[frozenset[int] | None] = [None] * len(self.keywords)
         size = sum(map(len, self.keywords))
         self._automaton = (
             BytesAhoCorasick(
                 list(self.keywords),
-                matchkind=MatchKind.Standard,
+                matchkind=MatchKind.LeftmostLongest,
                 implementation=Implementation.DFA if size <= _DFA_BYTES else None,
             )
             if self.keywords
@@ -68,50 +85,95 @@ class KeywordIndex:
         if self._automaton is not None and buffer.data:
             starts, ends = countable(buffer, encoding=self._encoding)
             data = buffer.data.translate(FOLD) if self._fold else buffer.data
-            for base in range(0, len(data), self._window):
-                # A window begins where a keyword that ends in it can begin; what ends at or before its base was counted.
-                self._search(data, max(0, base - self._longest + 1), base, starts, ends, found)
+            self._search(self._automaton, data, list(starts), list(ends), found)
         return [
             Counted(keyword, sum(lines.values()), list(lines.items()))
             for keyword, lines in zip(self.keywords, found, strict=True)
         ]
 
     def _search(
-        self, data: bytes, low: int, base: int, starts: Sequence[int], ends: Sequence[int], found: list[dict[int, int]]
+        self, automaton: BytesAhoCorasick, data: bytes, starts: list[int], ends: list[int], found: list[dict[int, int]]
     ) -> None:
-        """Adds the matches of the window from `base` on that lie within one record; the search begins at `low`."""
-        word = self._word
-        size = len(data)
-        line_start, line_end, line = 0, -1, -1
-        window = memoryview(data)[low : base + self._window]
-        for rank, first, behind in self._matches(window):
-            start, end = first + low, behind + low
-            if end <= base:
+        """Adds all matches that lie within one record."""
+        view, size, window, word = memoryview(data), len(data), self._window, self._word
+        longest, known = self._lengths[-1], self._nexts
+        low = end = line_end = 0
+        line = -1
+        while low < size:
+            high = low + window
+            for rank, first, behind in automaton.find_matches_as_indexes(view[low : high + longest - 1]):
+                start = first + low
+                if start >= high:
+                    break
+                end = behind + low
+                if start >= line_end:
+                    line = bisect_right(starts, start) - 1
+                    line_end = ends[line] if line >= 0 else 0
+                if end <= line_end and not (word and _is_in_word(data, start, end, starts[line], line_end)):
+                    lines = found[rank]
+                    lines[line] = lines.get(line, 0) + 1
+                nexts = known[rank]
+                if nexts is None or (nexts and (end == size or data[end] in nexts)):
+                    self._add_beside(rank, data, start, end, starts, ends, found)
+            # What begins before the end of a match was found with it, also where that lies behind the window.
+            low = max(high, end)
+
+    def _add_beside(
+        self, rank: int, data: bytes, start: int, end: int, starts: list[int], ends: list[int], found: list[dict[int, int]]
+    ) -> None:
+        """Adds what begins within a match but is not it. Of one keyword what lies inside begins before what ends behind."""
+        beside = self._beside.get(rank) or self._stands_beside(rank)
+        matches = [(inner, start + offset, start + offset + size) for offset, inner, size in beside.inside]
+        for offset in beside.at:
+            place = start + offset
+            for size in self._lengths[bisect_right(self._lengths, end - place) :]:
+                other = self._ranks.get(data[place : place + size])
+                if other is not None:
+                    matches.append((other, place, place + size))
+        for other, first, behind in matches:
+            line = bisect_right(starts, first) - 1
+            if line < 0 or behind > ends[line]:
                 continue
-            if not line_start <= start < line_end:
-                line = bisect_right(starts, start) - 1
-                if line < 0:
-                    continue
-                line_start, line_end = starts[line], ends[line]
-            if end > line_end:
+            if self._word and _is_in_word(data, first, behind, starts[line], ends[line]):
                 continue
-            if word and (
-                (start > line_start and data[start - 1] in WORD) or (end < line_end and end < size and data[end] in WORD)
-            ):
-                continue
-            lines = found[rank]
+            lines = found[other]
             lines[line] = lines.get(line, 0) + 1
 
-    def _matches(self, window: memoryview) -> list[tuple[int, int, int]]:
-        if self._automaton is None:
-            return []
-        return self._automaton.find_matches_as_indexes(window, overlapping=True)
+    def _stands_beside(self, rank: int) -> _Beside:
+        """What can stand beside keyword `rank`; from now on known, as is which bytes must follow it for that."""
+        keyword, ranks, size = self.keywords[rank], self._ranks, len(self.keywords[rank])
+        inside = tuple(
+            (offset, ranks[part], length)
+            for offset in range(size)
+            for length in self._lengths
+            if offset + length <= size and length < size and (part := keyword[offset : offset + length]) in ranks
+        )
+        follow = [self._following(keyword[offset:]) for offset in range(1, size)]
+        beside = _Beside(inside, tuple(offset for offset, bytes_ in enumerate(follow, 1) if bytes_))
+        self._beside[rank] = beside
+        self._nexts[rank] = _EVERY if inside else frozenset().union(*follow)
+        return beside
+
+    def _following(self, text: bytes) -> frozenset[int]:
+        """The bytes that follow `text` in the keywords that begin with it: in ascending order these are neighbours."""
+        found: set[int] = set()
+        at = bisect_right(self.keywords, text)
+        while at < len(self.keywords) and self.keywords[at].startswith(text):
+            byte = self.keywords[at][len(text)]
+            found.add(byte)
+            if byte == _MOST:
+                break
+            at = bisect_left(self.keywords, text + bytes((byte + 1,)))
+        return frozenset(found)
 
 
-def _most_at_one_end(keywords: Sequence[bytes]) -> int:
-    """How many keywords can end at one place: the longest row of keywords that are each other's endings."""
-    known = set(keywords)
-    return max((sum(word[at:] in known for at in range(len(word))) for word in keywords), default=1)
+_MOST: Final = 255
+_EVERY: Final = frozenset(range(_MOST + 1))
+
+
+def _is_in_word(data: bytes, start: int, end: int, line_start: int, line_end: int) -> bool:
+    """Whether a byte of a word stands beside a match, in its own record."""
+    return (start > line_start and data[start - 1] in WORD) or (end < line_end and data[end] in WORD)
 
 
 def countable(buffer: Buffer, *, encoding: str) -> tuple[Sequence[int], Sequence[int]]:
@@ -120,10 +182,7 @@ def countable(buffer: Buffer, *, encoding: str) -> tuple[Sequence[int], Sequence
     Raises: Malformed if a payload is not of that encoding.
     Source: formats §5.3.
     """
-    starts = buffer.offsets
-    ends = starts[1:]
-    if starts:
-        ends.append(len(buffer.data))
+    starts, ends = buffer.offsets, buffer.ends()
     if encoding != Encoding.KAFKA:
         return starts, ends
     data = buffer.data

@@ -38,8 +38,9 @@ class LineCutter:
         """The lines that `chunk` completes, or None if it completes none."""
         lines = (self._pending + chunk).split(b"\n")
         rest = lines.pop()
-        if len(rest) <= self._limit and (not lines or max(map(len, lines)) <= self._limit):
-            return self._batch(lines, rest, epoch, opened)
+        lengths = list(map(len, lines))
+        if len(rest) <= self._limit and max(lengths, default=0) <= self._limit:
+            return self._batch(lines, lengths, rest, epoch, opened)
         return self._cut(lines, rest, epoch, opened)
 
     def rest(self, *, epoch: int, opened: Epoch | None = None) -> Batch | None:
@@ -50,15 +51,15 @@ class LineCutter:
         self.offset = start + len(last)
         return Batch(epoch, self.offset, last, array("I", (0,)), array("Q", (start,)), opened)
 
-    def _batch(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch | None:
+    def _batch(self, lines: list[bytes], lengths: list[int], rest: bytes, epoch: int, opened: Epoch | None) -> Batch | None:
         start, self._pending = self.offset, rest
         if not lines:
             return None
-        data = b"".join(lines)
-        offsets = array("I", accumulate(map(len, lines[:-1]), initial=0))
-        positions = array("Q", map(add, offsets, range(start, start + len(lines))))
-        self.offset = start + len(data) + len(lines)
-        return Batch(epoch, self.offset, data, offsets, positions, opened)
+        offsets = list(accumulate(lengths, initial=0))
+        size = offsets.pop()
+        positions = list(map(add, offsets, range(start, start + len(lines))))
+        self.offset = start + size + len(lines)
+        return Batch(epoch, self.offset, b"".join(lines), array("I", offsets), array("Q", positions), opened)
 
     def _cut(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch:
         pieces: list[bytes] = []
