@@ -219,8 +219,9 @@ class Service:
     """Everything that runs for one log. `start`, then use, then `stop`."""
 
     def __init__(
-        self, home: Home, lock: HomeLock, log: Log, anchoring: Anchoring, nodes: Mapping[str, NodeSet], randomness: Randomness
-    ) -> None:
+        self, home: Home, lock: HomeLock, log: Log, anchoring: Anchoring, nodes: Mapping[str, NodeSet],
+        randomness: Randomness, step: StepFunction,
+    ) -> None:  # fmt: skip
         settings, clock = home.settings, home.clock
         self.home, self.settings, self.clock, self.log, self.anchoring = home, settings, clock, log, anchoring
         self.origin, self.store, self.access, self.originals = home.facts.origin, home.store, home.access, home.originals
@@ -274,12 +275,12 @@ class Service:
             clock=clock,
             randomness=randomness,
         )
-        self._open_streams(intake, randomness)
+        self._open_streams(intake, randomness, step)
 
-    def _open_streams(self, intake: Intake, randomness: Randomness) -> None:
+    def _open_streams(self, intake: Intake, randomness: Randomness, step: StepFunction) -> None:
         home, clock = self.home, self.clock
         folder, facts = home.settings.home, home.facts
-        archive = SliceArchive(folder, randomness=randomness)
+        archive = SliceArchive(folder, randomness=randomness, step=step)
         self.shelf = Shelf(store=home.store, secrets=home.secrets, archive=archive, clock=clock)
         self.streams = Streams(
             shelf=self.shelf,
@@ -472,7 +473,7 @@ async def open_service(
             chains, log=log, store=home.store, contents=home.contents, settings=settings, clock=clock, step=step
         )
         anchoring_of.append(anchoring)
-        service = Service(home, lock, log, anchoring, nodes, randomness)
+        service = Service(home, lock, log, anchoring, nodes, randomness, step)
         undo.pop_all()
         return service
 

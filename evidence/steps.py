@@ -36,6 +36,12 @@ class Step(StrEnum):
     ORIGINAL_RENAME_AFTER = "original-rename-after"
     ORIGINAL_ROW_BEFORE = "original-row-before"
     ORIGINAL_ROW_AFTER = "original-row-after"
+    SLICE_WRITE_BEFORE = "slice-write-before"
+    SLICE_WRITE_AFTER = "slice-write-after"
+    SLICE_RENAME_BEFORE = "slice-rename-before"
+    SLICE_RENAME_AFTER = "slice-rename-after"
+    SLICE_KEEP_BEFORE = "slice-keep-before"
+    SLICE_KEEP_AFTER = "slice-keep-after"
 
 
 StepFunction = Callable[[Step], None]

@@ -21,6 +21,7 @@ import zstandard
 
 from evidence.content import Randomness, Wrap
 from evidence.errors import NotFound
+from evidence.steps import Step, StepFunction, no_step
 from evidence.upload import ObjectFolder, disk
 from models.canonical import JSONValue, b64u, canonical, unb64u
 from models.commitment import derive
@@ -48,9 +49,9 @@ def _file_key(secret: bytes, slice_id: str) -> bytes:
 class SliceArchive:
     """Files of slices under `streams` of a home, by random object id. Threads may share it."""
 
-    def __init__(self, home: Path, *, randomness: Randomness = os.urandom) -> None:
+    def __init__(self, home: Path, *, randomness: Randomness = os.urandom, step: StepFunction = no_step) -> None:
         self._folder = ObjectFolder(home, name="streams")
-        self._randomness = randomness
+        self._randomness, self._step = randomness, step
 
     def put(self, packed: bytes, *, secret: bytes, slice_id: str) -> bytes:
         """The packed slice is on the disk, encrypted under a key of its own; the id of its file.
@@ -63,18 +64,24 @@ class SliceArchive:
         sealed = seal(packed, key=_file_key(secret, slice_id), nonce=self._randomness(NONCE_BYTES), slice_id=slice_id)
         self._folder.prepare()
         path = self._folder.temporary(object_id)
+        self._step(Step.SLICE_WRITE_BEFORE)
         with disk():
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(sealed)
                 file.flush()
                 os.fsync(file.fileno())
+        self._step(Step.SLICE_WRITE_AFTER)
+        self._step(Step.SLICE_RENAME_BEFORE)
         self._folder.publish([object_id])
+        self._step(Step.SLICE_RENAME_AFTER)
         return object_id
 
     def keep(self, object_id: bytes) -> None:
         """The file's row is committed."""
+        self._step(Step.SLICE_KEEP_BEFORE)
         self._folder.keep([object_id])
+        self._step(Step.SLICE_KEEP_AFTER)
 
     def drop(self, object_id: bytes) -> None:
         """The file is gone: no row was committed for it, or its slice was erased."""

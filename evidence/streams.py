@@ -9,7 +9,7 @@ before. So the newest header is the offset up to which everything is kept, and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,23 +21,24 @@ from evidence.batch import Pending
 from evidence.blind import item_tags
 from evidence.blocks import Blocks
 from evidence.content import seal_content
-from evidence.errors import NotFound, OutcomeOpen, Stale, Unready
+from evidence.errors import NotFound, OutcomeOpen, Stale
 from evidence.keys import FindKey
 from evidence.preparation import Intake, Prepared
 from evidence.preservation import Preservation, Preserved
 from evidence.signing import Signing
 from evidence.stream_archive import Counts, SliceArchive, seal_counts, seal_keywords
+from evidence.stream_fields import declaration_fields, slice_fields
 from evidence.stream_shelf import Known, Shelf
 from evidence.stream_store import StreamRow
 from evidence.stream_wire import DeclareBody, Origin, SliceBody
 from evidence.submission import Submission
-from models.canonical import JSONValue, canonical, format_time
+from models.canonical import JSONValue, canonical
 from models.checkpoint import STATEMENT_TYPE
 from models.commitment import check_secret
 from models.declaration import STAGE as DECLARATION_STAGE
 from models.declaration import TEMPLATE as DECLARATION_TEMPLATE
 from models.declaration import Declaration, EvidenceAlgorithm
-from models.errors import Invalid, Malformed, Problem, VerificationError
+from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
 from models.evidence import Signature, Statement
 from models.keywords import check_keyword
 from models.levels import levels_of
@@ -54,6 +55,8 @@ from streaming.indexer import find_values
 from streaming.processing import Plan
 
 CLOCK_AHEAD = timedelta(minutes=5)
+STANDING = 1 << 10
+"""Of so many streams it is remembered where they stand."""
 HASHES_KEPT = 1 << 9
 """The hashes of an index are kept where it has up to so many keywords: 32 kB a slice."""
 
@@ -65,6 +68,19 @@ class Recomputed:
     buffer: Buffer
     commitment: SliceCommitment
     counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a stream stands, as it was read or just written: we alone write it, one slice at a time.
+
+    Shapes: `declaration` is the number of the declaration that the newest slice names.
+    """
+
+    row: StreamRow
+    known: tuple[Known, ...]
+    newest: SliceHeader | None
+    declaration: int
 
 
 def recompute(header: SliceHeader, buffer: Buffer, known: Known, secret: bytes) -> Recomputed:
@@ -122,6 +138,7 @@ class Streams:
         self._blocks = blocks
         self._clock, self._randomness = clock, randomness
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._standing: dict[tuple[str, str], _Standing] = {}
 
     def lock(self, submitter: str, stream_id: str) -> asyncio.Lock:
         """One slice of a stream is taken in at a time; this is what its turns are."""
@@ -145,6 +162,7 @@ class Streams:
         caller.require(Role.BUSINESS)
         declaration = body.declaration
         async with self.lock(caller.account, declaration.stream_id):
+            self._standing.pop((caller.account, declaration.stream_id), None)
             row = await asyncio.to_thread(self.shelf.own, declaration.stream_id, caller.account)
             standing = [] if row is None else await asyncio.to_thread(self.shelf.known, row)
             number = self._place(declaration, standing)
@@ -229,7 +247,7 @@ class Streams:
                 keywords=sealed,
             )
 
-        stages = {DECLARATION_STAGE: _declaration_fields(declaration)}
+        stages = {DECLARATION_STAGE: declaration_fields(declaration)}
         template = builtin(DECLARATION_TEMPLATE)
         return self._prepared(body.statement, template, signature, body.secret, stages, caller, request_id, claim)
 
@@ -281,54 +299,61 @@ class Streams:
 
     async def put_locked(self, body: SliceBody, caller: Caller, *, request_id: str) -> Preserved:
         """As `put_slice`, for whoever holds the stream's lock."""
-        row = await asyncio.to_thread(self.shelf.own, body.header.stream_id, caller.account)
-        if row is None:
-            raise NotFound("the account has no stream of that id: expected one that was declared")
-        signature, known, is_next = await asyncio.to_thread(self._check_slice, row, body, caller)
-        if not is_next:
+        place = (caller.account, body.header.stream_id)
+        # Gone until it is known to be true: after an error, where the stream stands is read anew.
+        remembered = self._standing.pop(place, None)
+        standing, signature, known = await asyncio.to_thread(self._check_slice, remembered, body, caller)
+        if known is None:
             prepared = self._prepare_slice(body, caller, signature, request_id, None)
             return await self._preservation.preserve_prepared(prepared, request_id=request_id)
         await self._blocks.check(body.header)
-        object_id, claim = await asyncio.to_thread(self._take_in, row, body, known)
-        prepared = self._prepare_slice(body, caller, signature, request_id, claim)
+        prepared, object_id = await asyncio.to_thread(self._take_in, standing.row, body, known, signature, caller, request_id)
         try:
             preserved = await self._preservation.preserve_prepared(prepared, request_id=request_id)
         except (OutcomeOpen, asyncio.CancelledError):
             # It may be stored: the next start finds the file in `tmp` and asks the rows.
             raise
-        except Unready:
+        except EvidenceError:
             self._drop(object_id)
             raise
         if object_id is not None:
             self._archive.keep(object_id)
+        while len(self._standing) >= STANDING:
+            del self._standing[next(iter(self._standing))]
+        self._standing[place] = _Standing(standing.row, standing.known, body.header, known.number)
         return preserved
 
     def _drop(self, object_id: bytes | None) -> None:
         if object_id is not None:
             self._archive.drop(object_id)
 
-    def _check_slice(self, row: StreamRow, body: SliceBody, caller: Caller) -> tuple[Signature, Known, bool]:
-        """The accepted signature, the slice's declaration, and whether it comes next (else it stands already)."""
+    def _check_slice(
+        self, remembered: _Standing | None, body: SliceBody, caller: Caller
+    ) -> tuple[_Standing, Signature, Known | None]:
+        """Where the stream stands, the accepted signature, and the slice's declaration; None if the slice stands already."""
         header = body.header
+        standing = remembered or self._read_standing(caller.account, header.stream_id)
         check_secret(body.secret)
         _check_statement(body.statement, self.origin(caller).of_slice(header))
-        known = self._declaration_of(row, header)
+        known = _declaration_of(standing.known, header)
         signature = self._signing.accept(body.statement.data, dict(body.signature), account=caller.account, at=self._clock())
         if signature.signer != known.declaration.collector.key_id.hex():
             raise VerificationError("slice is not signed by the collector that its declaration names")
+        if standing.newest is not None and header.number <= standing.newest.number:
+            return standing, signature, None
+        self._check_next(header, known, standing)
+        return standing, signature, known
+
+    def _read_standing(self, account: str, stream_id: str) -> _Standing:
+        row = self.shelf.own(stream_id, account)
+        if row is None:
+            raise NotFound("the account has no stream of that id: expected one that was declared")
         newest = self.shelf.newest(row)
-        if newest is not None and header.number <= newest.number:
-            return signature, known, False
-        self._check_next(header, known, None if newest is None else SliceHeader.parse(newest.header), newest)
-        return signature, known, True
+        header, number = (None, 0) if newest is None else (SliceHeader.parse(newest.header), newest.declaration)
+        return _Standing(row, tuple(self.shelf.known(row)), header, number)
 
-    def _declaration_of(self, row: StreamRow, header: SliceHeader) -> Known:
-        for known in self.shelf.known(row):
-            if known.declaration.pair == header.declaration:
-                return known
-        raise VerificationError(f"slice names a declaration that the stream does not have ({header.slice_id})")
-
-    def _check_next(self, header: SliceHeader, known: Known, previous: SliceHeader | None, newest: rows.SliceRow | None) -> None:
+    def _check_next(self, header: SliceHeader, known: Known, standing: _Standing) -> None:
+        previous = standing.newest
         number = 0 if previous is None else previous.number + 1
         if header.number != number:
             raise Stale(
@@ -337,16 +362,18 @@ class Streams:
             )
         header.check_kind()
         check_deadline(header, known.declaration)
-        if previous is not None and newest is not None:
+        if previous is not None:
             check_link(previous, header)
             check_tiling(previous, header)
-            if known.number < newest.declaration:
+            if known.number < standing.declaration:
                 raise VerificationError(f"older declaration: the slice before names a later one ({header.slice_id})")
         if header.created_at > self._clock() + CLOCK_AHEAD:
             raise VerificationError(f"slice_create_time lies ahead of this service's clock ({header.slice_id})")
 
-    def _take_in(self, row: StreamRow, body: SliceBody, known: Known) -> tuple[bytes | None, Callable[[Connection, bytes], None]]:
-        """The slice recomputed, its records on the disk; what writes its row."""
+    def _take_in(
+        self, row: StreamRow, body: SliceBody, known: Known, signature: Signature, caller: Caller, request_id: str
+    ) -> tuple[Prepared, bytes | None]:
+        """The slice recomputed, its records on the disk, ready to be preserved; the id of its file."""
         header, identity = body.header, body.statement.evidence_id
         records = _records(body)
         made = recompute(header, records, known, body.secret)
@@ -374,7 +401,7 @@ class Streams:
                 hashes=hashes,
             )
 
-        return object_id, claim
+        return self._prepare_slice(body, caller, signature, request_id, claim), object_id
 
     def _prepare_slice(
         self,
@@ -384,9 +411,16 @@ class Streams:
         request_id: str,
         claim: Callable[[Connection, bytes], None] | None,
     ) -> Prepared:
-        stages = {SLICE_STAGE: _slice_fields(body.header)}
+        stages = {SLICE_STAGE: slice_fields(body.header)}
         template = builtin(SLICE_TEMPLATE)
         return self._prepared(body.statement, template, signature, body.secret, stages, caller, request_id, claim)
+
+
+def _declaration_of(standing: Sequence[Known], header: SliceHeader) -> Known:
+    for known in standing:
+        if known.declaration.pair == header.declaration:
+            return known
+    raise VerificationError(f"slice names a declaration that the stream does not have ({header.slice_id})")
 
 
 def _records(body: SliceBody) -> Buffer:
@@ -418,46 +452,3 @@ def _check_statement(sent: Statement, expected: Statement) -> None:
             for name in wrong
         ),
     )
-
-
-def _text(value: JSONValue) -> str:
-    return canonical(value).decode()
-
-
-def _declaration_fields(declaration: Declaration) -> dict[str, JSONValue]:
-    """D for a person to read: what is kept, encrypted, as the item's content."""
-    return {
-        "stream_id": declaration.stream_id,
-        "log": declaration.log,
-        "source": declaration.source,
-        "encoding": declaration.encoding,
-        "charset": declaration.charset,
-        "collector": str(declaration.collector),
-        "slice": declaration.slice,
-        "index": declaration.index,
-        "keywords": _text({**declaration.keywords.to_json(), "size": declaration.keywords_size}),
-        "rules": _text([rule.to_json() for rule in declaration.rules]),
-        "boundary": declaration.boundary,
-        "case": declaration.case,
-        "max_silence_s": declaration.max_silence_s,
-        "slice_proof_s": declaration.slice_proof_s,
-        "previous": None if declaration.previous is None else _text(declaration.previous.to_json()),
-    }
-
-
-def _slice_fields(header: SliceHeader) -> dict[str, JSONValue]:
-    """H for a person to read: what is kept, encrypted, as the item's content."""
-    return {
-        "stream_id": header.stream_id,
-        "slice_id": header.slice_id,
-        "slice_create_time": format_time(header.created_at),
-        "slice_start_position": str(header.start),
-        "slice_end_position": str(header.end),
-        "number": header.number,
-        "previous": None if header.previous is None else _text(header.previous.to_json()),
-        "kind": header.kind,
-        "lines": header.lines,
-        "bytes": header.payload_bytes,
-        "next_by": None if header.next_by is None else format_time(header.next_by),
-        "content": _text(header.content.to_json()),
-    }

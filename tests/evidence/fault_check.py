@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_process import ACKS
+from fault_streams import check_slices, is_of_stream
 from homes import business
 from sqlalchemy import select
 
@@ -26,6 +27,7 @@ from models.checkpoint import Note, verify_cosignature
 from models.digest import Algorithm, pair
 from models.evidence import Evidence
 from models.merkle import leaf_hash, leaf_hashes, root, verify_inclusion
+from models.template import DataModel
 
 
 def acknowledged(home: Path) -> list[dict[str, Any]]:
@@ -55,6 +57,9 @@ async def check_running(service: Service, bodies: Sequence[dict[str, Any]], held
     """The laws, against a running service; at the end all is final."""
     before = service.log.state.size
     check_promises(service, held)
+    of_stream = [promise for promise in held if is_of_stream(promise["client_key"])]
+    await check_slices(service, of_stream)
+    held = [promise for promise in held if not is_of_stream(promise["client_key"])]
     answers = await service.preservation.preserve(list(bodies), business(service), request_id="again")
     again = {body["client_key"]: answer for body, answer in zip(bodies, answers, strict=True)}
     refused = [answer for answer in answers if not isinstance(answer, Preserved)]
@@ -161,7 +166,8 @@ def check_contents(service: Service) -> None:
     ids = set()
     for index in range(service.log.state.size):
         opened = service.contents.open(index)
-        opened.commitments()
+        if opened.template.model is not DataModel.STREAM:
+            opened.commitments()  # what a slice commits to is derived again from its records, by `examine`
         ids.add(opened.row.evidence_id)
         assert opened.secret is not None
         for original in opened.originals:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fault_streams import send
 from homes import business, file_submission
 
 from chain_gateway.embedded import chainfile
@@ -127,7 +128,7 @@ async def work(service: Service, plan: Plan, note: Callable[[dict[str, Any]], No
 
     for number in range(plan.first_round, plan.first_round + plan.rounds):
         await upload(service, number)
-        await asyncio.gather(*(call(bodies) for bodies in calls_of(number)))
+        await asyncio.gather(*(call(bodies) for bodies in calls_of(number)), send(service, number + 1, note))
         await service.anchoring.wait_final(service.log.state.size - 1, 30)
 
 

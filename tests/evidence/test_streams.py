@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from api_service import Running, running
-from stream_service import Stream
+from homes import file_submission
+from stream_service import WORDS, Stream
 
 from evidence.bootstrap import utc_now
 from evidence.client import AsyncClient
@@ -241,6 +242,40 @@ def test_refuses_a_hole_in_the_numbers_and_in_the_positions(declared: Stream) ->
         with pytest.raises(Invalid):
             client.put_slice(declared.body(hole, *second[1:]))
         client.put_slice(declared.body(*second))
+
+
+def test_a_declaration_between_two_slices_is_the_one_that_the_next_may_name(declared: Stream) -> None:
+    first = declared.header([b"one"], None)
+    with declared.client() as client:
+        client.put_slice(declared.body(*first))
+        older = declared.header([b"two"], first[0])
+        declared.words = tuple(sorted((*WORDS, b"two")))
+        declared.declare()
+        second = declared.header([b"two"], first[0])
+        client.put_slice(declared.body(*second))
+        with pytest.raises(EvidenceError):
+            client.put_slice(declared.body(*older))
+        third = declared.header([b"three"], second[0])
+        backwards = _forged(third[0], declaration=older[0].declaration.to_json())
+        with pytest.raises(Invalid):
+            client.put_slice(declared.body(backwards, *third[1:]))
+        client.put_slice(declared.body(*third))
+
+
+def test_a_slice_that_the_log_refuses_leaves_no_file_and_its_stream_goes_on(declared: Stream) -> None:
+    first = declared.header([b"one"], None)
+    second = declared.header([b"two"], first[0])
+    taken = file_submission(second[0].slice_id)
+    folder = declared.running.service.settings.home / "streams"
+    with declared.client() as client, declared.running.client() as plain:
+        client.put_slice(declared.body(*first))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        assert plain.post("/v1/evidence", json=taken).status_code == 201
+        for _ in range(2):
+            with pytest.raises(Conflict):
+                client.put_slice(declared.body(*second))
+        assert sorted(path for path in folder.rglob("*") if path.is_file()) == files
+        assert not client.put_slice(declared.body(*first)).created, "what stands is answered as before"
 
 
 def test_refuses_a_slice_of_the_future(declared: Stream) -> None:
