@@ -18,6 +18,7 @@ from evidence.access import Access, Role
 from evidence.anchoring import Anchoring, Chain
 from evidence.archive import Archive
 from evidence.batch import Batch
+from evidence.behind import Reports
 from evidence.blocks import Blocks
 from evidence.contents import Contents
 from evidence.errors import HomeRefused, SettingWrong
@@ -282,6 +283,7 @@ class Service:
         folder, facts = home.settings.home, home.facts
         archive = SliceArchive(folder, randomness=randomness, step=step)
         self.shelf = Shelf(store=home.store, secrets=home.secrets, archive=archive, clock=clock)
+        self.behind = Reports(clock=clock)
         self.streams = Streams(
             shelf=self.shelf,
             archive=archive,
@@ -295,14 +297,9 @@ class Service:
             randomness=randomness,
         )
         self.stream_answers = StreamAnswers(
-            shelf=self.shelf,
-            store=home.store,
-            issuance=self.issuance,
-            anchoring=self.anchoring,
-            blocks=self.blocks,
-            origin=facts.origin,
-            clock=clock,
-        )
+            shelf=self.shelf, store=home.store, issuance=self.issuance, anchoring=self.anchoring, blocks=self.blocks,
+            origin=facts.origin, clock=clock,
+        )  # fmt: skip
         self.recounting = Recounting(
             shelf=self.shelf,
             log=self.log,

@@ -8,6 +8,7 @@ killed, costs time and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,6 +46,8 @@ from streaming.slicer import CutRule
 FORMAT: Final = "cz-collector/1"
 MAX_STATE_BYTES: Final = 64 << 20
 SECRET_BYTES: Final = 32
+REPORT_S: Final = 10.0
+"""How often a collector says how far it is behind its source."""
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 T = TypeVar("T")
@@ -306,6 +309,20 @@ def pipeline_of(
 
     opened: OpenAt = open_at
     return Pipeline(Collecting(plan, cut, clock, randomness, after=sink.after), opened, sink)
+
+
+async def say_behind(client: AsyncClient, pipeline: Pipeline) -> None:
+    """The service has been told how far the collector is behind its source, or does not know it."""
+    # What is collected does not depend on it, and a service that refuses or is away is met at the sink.
+    with suppress(EvidenceError):
+        await client.report_stream(pipeline.progress.stream_id, behind=pipeline.behind())
+
+
+async def keep_saying_behind(client: AsyncClient, pipeline: Pipeline) -> None:
+    """As `say_behind`, again and again until it is cancelled."""
+    while True:
+        await say_behind(client, pipeline)
+        await asyncio.sleep(REPORT_S)
 
 
 async def end(client: AsyncClient, state: CollectorState, *, reason: str, clock: Clock, randomness: Randomness) -> Promise:

@@ -79,6 +79,11 @@ def answer_of(talk: Talk, stream_id: str, question: Mapping[str, JSONValue]) -> 
     return (yield from talk.call(call)).body
 
 
+def report(talk: Talk, stream_id: str, behind: int | None) -> Steps[dict[str, JSONValue]]:
+    """How far its collector is behind."""
+    return object_of((yield from talk.call(Call("PUT", _path(stream_id, "/progress"), json={"behind": behind}))))
+
+
 def act(talk: Talk, stream_id: str, what: str, body: Mapping[str, JSONValue]) -> Steps[dict[str, JSONValue]]:
     """`recount` or `end`."""
     return (yield from talk.post(_path(stream_id, f"/{what}"), dict(body), timeout_s=LONG_S))
@@ -145,6 +150,10 @@ class StreamMethods:
         """A page of slices by number."""
         return self._run(slices(self._talk, stream_id, start, limit))
 
+    def report_stream(self: _Runs, stream_id: str, *, behind: int | None) -> dict[str, JSONValue]:
+        """The service knows how much the source of a stream holds that was not read; None: unknown. Raises: NotFound."""
+        return self._run(report(self._talk, stream_id, behind))
+
     def push_records(self: _Runs, stream_id: str, first: int, records: Sequence[str | bytes]) -> dict[str, JSONValue]:
         """Records numbered from `first` on are preserved; sent again they are taken once. Raises: Stale for a hole."""
         return self._run(push(self._talk, stream_id, first, records))
@@ -194,6 +203,10 @@ class AsyncStreamMethods:
     async def slices(self: _AsyncRuns, stream_id: str, *, start: int = 0, limit: int = 100) -> dict[str, JSONValue]:
         """As `Client.slices`."""
         return await self._run(slices(self._talk, stream_id, start, limit))
+
+    async def report_stream(self: _AsyncRuns, stream_id: str, *, behind: int | None) -> dict[str, JSONValue]:
+        """As `Client.report_stream`."""
+        return await self._run(report(self._talk, stream_id, behind))
 
     async def push_records(self: _AsyncRuns, stream_id: str, first: int, records: Sequence[str | bytes]) -> dict[str, JSONValue]:
         """As `Client.push_records`."""

@@ -167,6 +167,12 @@ class Pipeline:
         self._end_reason = reason
         self._stopping.set()
 
+    def behind(self) -> int | None:
+        """How much the source has now that was not read; None while source or sink cannot be asked, or it cannot say."""
+        if self.progress.error is not None or not hasattr(self, "_source"):
+            return None
+        return self._source.behind()
+
     async def _run_tasks(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:

@@ -52,6 +52,7 @@ def bodies() -> dict[str, dict[str, Any]]:
             "keyword": {"keywords": ["reject"]},
             "value": {"value": {"rule": "account", "v": "600001"}},
         },
+        "putProgress": {"behind": {"behind": 0}},
         "recountStream": {"whole": {}},
         "endStream": {"reason": {"reason": "end of the example"}},
     }

@@ -180,6 +180,7 @@ def _state_lines(service: Service) -> list[str]:
     size, chains = service.log.state.size, chain_rows(service)
     age = oldest_promise_age_s(service, service.clock())
     streams, overdue, silent_s = service.shelf.health()
+    known, behind = service.behind.fresh()
     return [
         *gauge("evidence_log_size", "Entries in the log.", {"": size}),
         *gauge("evidence_queue_depth", "Items that wait for a commit.", {"": service.log.waiting}),
@@ -200,4 +201,6 @@ def _state_lines(service: Service) -> list[str]:
         *gauge("evidence_streams", "Streams that have not ended.", {"": streams}),
         *gauge("evidence_streams_overdue", "Streams whose next slice is overdue: their collector is silent.", {"": overdue}),
         *gauge("evidence_stream_silence_seconds", "Age of the newest slice of the quietest stream.", {"": silent_s}),
+        *gauge("evidence_streams_behind_known", "Streams whose collector said lately how far behind it is.", {"": known}),
+        *gauge("evidence_stream_behind", "The most that any of those is behind its source.", behind, label="unit"),
     ]

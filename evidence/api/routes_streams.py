@@ -26,8 +26,11 @@ from evidence.api.deps import (
 from evidence.api.problems import NotAcceptable, UnsupportedMedia
 from evidence.api.requests import header, read_body, read_json
 from evidence.api.routes_items import BUNDLE, bundle_answer
-from evidence.errors import Forbidden
+from evidence.behind import read_behind, unit_of
+from evidence.bootstrap import Service
+from evidence.errors import Forbidden, NotFound
 from evidence.stream_shelf import shown_declarations, slice_summary
+from evidence.stream_store import StreamRow
 from evidence.stream_wire import MAX_SLICE_BODY_BYTES, DeclareBody, SliceBody
 from models.canonical import JSONValue
 
@@ -45,6 +48,13 @@ Submitter = Annotated[
 ]
 
 
+def _summary(service: Service, row: StreamRow) -> dict[str, JSONValue]:
+    """A stream as it is shown: `behind` null is unknown, which is not 0."""
+    behind = service.behind.last(row.id)
+    value = service.shelf.summary(row, service.anchoring.state_of)
+    return {**value, "behind": None if behind is None else behind.to_json()}
+
+
 @router.get(
     "/v1/streams",
     **described("listStreams", "流式: the streams", {200: ("All that the caller may see.", content(JSON, "Streams"))}),
@@ -52,7 +62,7 @@ Submitter = Annotated[
 def listing(service: Running, caller: Reader) -> Response:
     """How far each stream is, how old its newest slice, by when the next must come, and whether it is overdue."""
     rows = service.shelf.all(caller)
-    items: list[JSONValue] = [service.shelf.summary(row, service.anchoring.state_of) for row in rows]
+    items: list[JSONValue] = [_summary(service, row) for row in rows]
     return answer(
         {
             "items": items,
@@ -97,7 +107,7 @@ def one(stream_id: StreamId, service: Running, caller: Reader, submitter: Submit
     And `after`, the newest final block of each chain: what a slice names that it was made after.
     """
     row = service.shelf.find(stream_id, caller, submitter)
-    value = service.shelf.summary(row, service.anchoring.state_of)
+    value = _summary(service, row)
     newest = service.shelf.newest_header(row)
     value["declarations"] = shown_declarations(service.shelf.known(row))
     value["after"] = service.blocks.shown(service.clock())
@@ -158,6 +168,27 @@ async def put_slice(stream_id: StreamId, request: Request, service: Running, cal
     body = await asyncio.to_thread(SliceBody.parse, data)
     preserved = await service.streams.put_slice(stream_id, body, caller, request_id=request_id)
     return answer(preserved.to_json(), status=201 if preserved.created else 200)
+
+
+@router.put(
+    "/v1/streams/{stream_id}/progress",
+    **described(
+        "putProgress",
+        "流式: how far a collector or producer is behind",
+        {200: ("As the streams are listed with it.", content(JSON, "StreamProgress"))},
+        problems=(404, 413),
+        body=content(JSON, "StreamProgressReport"),
+    ),
+)
+async def put_progress(stream_id: StreamId, request: Request, service: Running, caller: Writer) -> Response:
+    """What its source holds that was not read or pushed, in bytes or records; kept in memory until said anew, never preserved."""
+    behind = read_behind(await read_json(request.scope, request.receive))
+    row = await asyncio.to_thread(service.shelf.own, stream_id, caller.account)
+    if row is None:
+        raise NotFound("the account has no stream of that id: expected one that was declared")
+    declared = (await asyncio.to_thread(service.shelf.known, row))[-1].declaration
+    said = service.behind.say(row.id, behind, unit_of(declared))
+    return answer({"stream_id": stream_id, "behind": None if said is None else said.to_json()})
 
 
 @router.post(

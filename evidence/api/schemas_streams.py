@@ -16,6 +16,7 @@ from evidence.api.schemas import (
     open_object,
     ref,
 )
+from evidence.behind import MAX_BEHIND, Unit
 
 _ID: Schema = {"type": "string", "pattern": "^[a-z0-9._-]{1,64}$"}
 _BYTES: Schema = {
@@ -60,6 +61,14 @@ _DECLARATION: Schema = {
     ]
 }
 
+_BEHIND = nullable(
+    {
+        **open_object({"count": COUNT, "unit": {"type": "string", "enum": list(Unit)}, "at": TIME}),
+        "description": "what its collector or producer said last of how much its source held unread; "
+        "null: unknown, also after a restart",
+    }
+)
+
 _STREAM: Schema = {
     "stream_id": _ID,
     "submitter": TEXT,
@@ -70,6 +79,7 @@ _STREAM: Schema = {
     "position": nullable(TEXT),
     "newest": nullable({"type": "object"}),
     "lag_s": COUNT,
+    "behind": _BEHIND,
     "next_by": nullable(TIME),
     "overdue": FLAG,
     "ended": FLAG,
@@ -109,6 +119,8 @@ STREAM_COMPONENTS: dict[str, Schema] = {
     ),
     "StreamDeclaration": _DECLARATION,
     "StreamDeclared": open_object({"stream_id": _ID, "number": COUNT, "created": FLAG, "evidence_id": EVIDENCE_ID}),
+    "StreamProgress": open_object({"stream_id": _ID, "behind": _BEHIND}),
+    "StreamProgressReport": closed_object({"behind": nullable({**COUNT, "maximum": MAX_BEHIND})}),
     "StreamQuestion": closed_object(
         {},
         {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from streaming.pipeline import Pipeline, Progress
     from streaming.slicer import CutRule
 
+_COLUMNS = ("stream_id", "slices", "lines", "position", "lag_s", "behind", "next_by")
 _RUN_ZH = """\
 来源：file:PATH（跟随增长与轮转）、kafka://HOST:PORT/TOPIC、-（标准输入）。
 关键字文件每行一个，或 TOML（keywords = […]、[[rule]]）。
@@ -40,7 +41,7 @@ def register(verbs: Verbs) -> None:
     """`stream run`, `list`, `show`, `query`, `recount` and `end` are in the table."""
     group = verbs.group("stream", REMOTE, "流式数据存证", "streams of records")
     _register_run(group)
-    group.add("list", REMOTE, _list, "各流的进度、滞后与下一期限", "how far, how late, by when the next slice must come")
+    group.add("list", REMOTE, _list, "各流的进度、滞后、来源未读量与下一期限", "how far, how late, how far behind, next deadline")
     show = group.add("show", REMOTE, _show, "查看一个流及其分片", "one stream and its newest slices")
     query = group.add(
         "query",
@@ -195,21 +196,24 @@ async def _collect(
     import asyncio
 
     from evidence.bootstrap import utc_now
-    from evidence.collector import ServiceSink, declare, origin_of, pipeline_of
+    from evidence.collector import ServiceSink, declare, keep_saying_behind, origin_of, pipeline_of, say_behind
 
     await _try_source(args, state)
     async with _client(args, console) as client:
         await declare(client, state, wish, randomness=os.urandom)
         sink = ServiceSink(client, state, await origin_of(client))
         pipeline = pipeline_of(state, sink, url=args.source, cut=cut, follow=not args.once, clock=utc_now, randomness=os.urandom)
-        telling = asyncio.ensure_future(_tell(pipeline, console))
+        telling = [asyncio.ensure_future(each) for each in (_tell(pipeline, console), keep_saying_behind(client, pipeline))]
         _stop_on_signals(pipeline)
         try:
             progress = await pipeline.run()
+            if progress.error is None:
+                await say_behind(client, pipeline)
         except (BaseExceptionGroup, EvidenceError) as error:
             raise _told(_first(error)) from error
         finally:
-            telling.cancel()
+            for task in telling:
+                task.cancel()
     return _document(progress, None if sink.last_promise is None else str(sink.last_promise.evidence_id))
 
 
@@ -282,7 +286,7 @@ async def _tell(pipeline: Pipeline, console: Console) -> None:
             said = now
             what = f"{progress.stream_id} {progress.state} slice {progress.number} position {progress.position}"
             console.note(
-                f"{what} lines {progress.lines} behind {progress.behind}" + (f": {progress.error}" if progress.error else "")
+                f"{what} lines {progress.lines} behind {pipeline.behind()}" + (f": {progress.error}" if progress.error else "")
             )
 
 
@@ -307,7 +311,9 @@ def _list(args: argparse.Namespace, console: Console) -> Exit:
         page = client.streams()
     items = page.get("items")
     rows = [_row(item, console) for item in (items if isinstance(items, list) else []) if isinstance(item, dict)]
-    head = console.say("流 分片 记录 位置 滞后(秒) 下一期限 状态", "stream slices lines position lag_s next_by state").split()
+    head = console.say(
+        "流 分片 记录 位置 滞后(秒) 来源未读 下一期限 状态", "stream slices lines position lag_s behind next_by state"
+    ).split()
     console.document(page, table(head, rows, widest=40) if rows else console.say("没有流", "no stream"))
     return Exit.DONE
 
@@ -318,8 +324,17 @@ def _row(item: dict[str, JSONValue], console: Console) -> list[str]:
         state = console.say("已结束", "ended")
     elif item.get("overdue"):
         state = console.say("逾期", "OVERDUE")
-    names = ("stream_id", "slices", "lines", "position", "lag_s", "next_by")
-    return [*("–" if item.get(name) is None else str(item[name]) for name in names), state]
+    cells = {name: "–" if item.get(name) is None else str(item[name]) for name in _COLUMNS}
+    return [*({**cells, "behind": _behind(item, console)}.values()), state]
+
+
+def _behind(item: dict[str, JSONValue], console: Console) -> str:
+    """What the collector said last, with the time of that; whoever said nothing since the service began is unknown."""
+    said = item.get("behind")
+    if not isinstance(said, dict):
+        return console.say("未知", "unknown")
+    unit = console.say("字节", "bytes") if said.get("unit") == "bytes" else console.say("条", "records")
+    return f"{said.get('count')} {unit} @ {said.get('at')}"
 
 
 def _show(args: argparse.Namespace, console: Console) -> Exit:

@@ -198,6 +198,7 @@ ORDER = (
     "createIssuance",
     "declareStream",
     "pushRecords",
+    "putProgress",
     "queryStream",
     "recountStream",
     "endStream",

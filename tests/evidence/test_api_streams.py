@@ -1,14 +1,24 @@
 """The routes of streams: push, bad bodies, alarms; each refusal a clear problem."""
 
+import asyncio
+import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from api_service import Running, running
+from api_service import Running, process, running
+from stream_service import Stream
 
+from clock import ManualClock
+from evidence.behind import FRESH_S, Reports, Unit
 from evidence.bootstrap import utc_now
+from evidence.client import AsyncClient, Client
+from evidence.collector import CollectorState, Wish, state_path
+from evidence.collector import declare as declare_stream
 from evidence.stream_shelf import Shelf
+from models.canonical import parse_time
 
 WISH = {"stream_id": "orders", "keywords": ["订单", "refund"], "max_silence_s": 60}
 
@@ -147,6 +157,113 @@ def test_a_silent_collector_is_an_alarm_in_list_and_metrics_and_a_live_one_is_no
     alive, overdue, silent_s = late.health()
     assert 1 <= overdue <= alive
     assert silent_s >= 61
+
+
+# --- how far a collector is behind -----------------------------------------------------------------------------------
+
+
+def shown(service: Running, name: str) -> dict[str, Any]:
+    """The stream as the list and as its own page show it, which is the same."""
+    with service.client() as client:
+        (item,) = [each for each in client.get("/v1/streams").json()["items"] if each["stream_id"] == name]
+        assert client.get(f"/v1/streams/{name}").json()["behind"] == item["behind"]
+    found: dict[str, Any] = item
+    return found
+
+
+def measured(service: Running) -> dict[str, float]:
+    """The numbers of /metrics that are about it."""
+    with service.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    return {
+        name.removeprefix("evidence_"): float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines)
+        if name.startswith(("evidence_streams_behind", "evidence_stream_behind"))
+    }
+
+
+def test_what_a_collector_says_of_its_source_is_shown_with_its_time_and_unknown_before(tmp_path: Path) -> None:
+    with running(tmp_path / "home") as service:
+        lines, messages = Stream(service, tmp_path, "lines"), Stream(service, tmp_path, "messages")
+        lines.declare()
+        assert shown(service, "lines")["behind"] is None
+        assert measured(service) == {"streams_behind_known": 0}
+        with lines.client() as client:
+            client.report_stream("lines", behind=1200)
+        behind = shown(service, "lines")["behind"]
+        assert (behind["count"], behind["unit"]) == (1200, "bytes")
+        assert abs((utc_now() - parse_time(behind["at"])).total_seconds()) < 30
+        assert measured(service) == {"streams_behind_known": 1, 'stream_behind{unit="bytes"}': 1200}
+        messages.wish = lambda: Wish("messages", "kafka://host:1/topic", "kafka", messages.words)  # type: ignore[method-assign]
+        messages.declare()
+        with messages.client() as client:
+            client.report_stream("messages", behind=7)
+            assert shown(service, "messages")["behind"]["unit"] == "records"
+            assert measured(service)['stream_behind{unit="records"}'] == 7
+            client.report_stream("messages", behind=None)
+            client.report_stream("lines", behind=0)
+        assert shown(service, "messages")["behind"] is None
+        assert measured(service) == {"streams_behind_known": 1, 'stream_behind{unit="bytes"}': 0}
+
+
+def test_how_far_behind_is_unknown_after_a_restart_and_not_0(tmp_path: Path) -> None:
+    for is_first in (True, False):
+        with process(tmp_path / "home") as started, Client(started.url, token=started.token) as client:
+            if is_first:
+                state = CollectorState.open(state_path(tmp_path, "kept"), "kept")
+                asyncio.run(declared(started.url, started.token, state))
+                client.report_stream("kept", behind=5)
+            behind = client.stream("kept")["behind"]
+            assert (behind is None) is not is_first
+
+
+async def declared(url: str, token: str, state: CollectorState) -> None:
+    async with AsyncClient(url, token=token) as client:
+        await declare_stream(client, state, Wish(state.stream_id, "file:x", "line", (b"a",)), randomness=os.urandom)
+
+
+def test_what_was_said_long_ago_counts_as_unknown_and_is_shown_with_its_time() -> None:
+    clock = ManualClock()
+    reports = Reports(clock=clock)
+    said = reports.say(1, 5, Unit.BYTES)
+    clock.advance(FRESH_S)
+    assert reports.fresh() == (1, {"bytes": 5})
+    clock.advance(1)
+    assert reports.fresh() == (0, {})
+    assert reports.last(1) == said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], {"behind": -1}, {"behind": True}, {"behind": 1.5}, {"behind": "1"}, {"behind": 1 << 53}, {"behind": 1, "at": 2}],
+)
+def test_refuses_progress_that_is_no_number(service: Running, body: Any) -> None:
+    with service.client() as client:
+        assert client.put("/v1/streams/progress/progress", json=body).status_code == 400
+
+
+def test_only_the_collectors_own_account_says_how_far_behind_it_is(service: Running, tmp_path: Path) -> None:
+    Stream(service, tmp_path, "owned").declare()
+    url, body = "/v1/streams/owned/progress", {"behind": 3}
+    with service.client(None) as client:
+        assert client.put(url, json=body).status_code == 401
+    with service.client("operator") as client:
+        assert client.put(url, json=body).status_code == 403
+    with service.client("other") as client:
+        assert client.put(url, json=body).status_code == 404
+    assert shown(service, "owned")["behind"] is None
+    with service.client() as client:
+        assert client.put("/v1/streams/nobody/progress", json=body).status_code == 404
+        assert client.put(url, json=body).json()["behind"]["count"] == 3
+    assert shown(service, "owned")["behind"]["count"] == 3
+
+
+def test_who_pushes_says_how_many_records_wait_to_be_pushed(service: Running) -> None:
+    declare(service, "waiting")
+    with service.client() as client:
+        assert client.put("/v1/streams/waiting/progress", json={"behind": 9}).status_code == 200
+    behind = shown(service, "waiting")["behind"]
+    assert (behind["count"], behind["unit"]) == (9, "records")
 
 
 def test_slices_are_listed_by_number_and_a_page_goes_on(service: Running) -> None:

@@ -144,6 +144,32 @@ def test_recount_and_end(verb: Verb, stream: str) -> None:
     assert (item["ended"], item["overdue"], item["lines"]) == (True, False, len(LINES))
 
 
+def test_list_says_how_far_behind_the_collector_is_or_that_it_is_unknown(
+    verb: Verb, stream: str, capsys: pytest.CaptureFixture[str], cli_service: Served
+) -> None:
+    (item,) = [each for each in verb("stream", "list")[1]["items"] if each["stream_id"] == stream]
+    assert (item["behind"]["count"], item["behind"]["unit"]) == (0, "bytes")
+    assert run(["stream", "list", "--lang", "en"], environ=cli_service.environ) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(stream[:39])]
+    assert f"0 bytes @ {item['behind']['at']}" in row
+
+
+def test_a_pipe_cannot_say_how_far_behind_it_is_which_is_unknown_and_not_0(
+    verb: Verb, cli_service: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words.txt").write_text("a\n", "utf-8")
+    argv = ["stream", "run", "--stream", "piped", "--source", "-", "--keywords", "words.txt", "--state", "state", "--quiet"]
+    done = subprocess.run(
+        [*ENTRY, *argv], env=clean_environment(**cli_service.environ), cwd=tmp_path, input=b"a\n", check=True, capture_output=True
+    )
+    assert done.returncode == 0
+    (item,) = [each for each in verb("stream", "list")[1]["items"] if each["stream_id"] == "piped"]
+    assert (item["lines"], item["behind"]) == (1, None)
+    assert run(["stream", "list", "--lang", "en"], environ=cli_service.environ) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("piped ")]
+    assert "unknown" in row
+
+
 def test_end_is_refused_where_the_collector_is_not(verb: Verb, stream: str) -> None:
     assert verb("stream", "end", stream, "--state", "elsewhere")[0] == 64
 

@@ -25,6 +25,7 @@ from streaming.kafka import open_source, partitions_of
 from streaming.kafka_client import Address
 from streaming.pipeline import Collecting, Pipeline
 from streaming.port import Batch, Source, SourceRefused, SourceUnavailable, StreamError
+from streaming.sink import FinishedSlice
 from streaming.slicer import CutRule
 
 CLIENTS = ("python", "fast")
@@ -172,13 +173,17 @@ async def test_killed_broker_loses_and_doubles_nothing(broker: Cluster) -> None:
     topic, sinks = Topic(broker), {client: MemorySink() for client in CLIENTS}
     topic.fill(numbered(0, 500))
     async with AsyncExitStack() as stack:
-        for client, sink in sinks.items():
+        pipelines = [
             await stack.enter_async_context(running(told(50), reading(topic.url(client=client), follow=True), sink))
+            for client, sink in sinks.items()
+        ]
         await until(lambda: all(len(sink.records) >= 200 for sink in sinks.values()))
         broker.kill()
+        await until(lambda: any(pipeline.behind() is None for pipeline in pipelines), seconds=30)
         await asyncio.to_thread(broker.wait_started, broker.launch())
         await asyncio.to_thread(topic.fill, numbered(500, 1000))
         await until(lambda: all(len(sink.records) == 1000 for sink in sinks.values()), seconds=40)
+        await until(lambda: all(pipeline.behind() == 0 for pipeline in pipelines), seconds=40)
     for sink in sinks.values():
         sink.check()
         assert values(sink) == numbered(0, 1000)
@@ -293,6 +298,30 @@ async def test_group_offsets_are_neither_used_nor_written(broker: Cluster, clien
     before = {group.group_id for group in admin.list_consumer_groups().result().valid}
     await run_to_end(told(), reading(topic.url(client=client)), sink)
     assert {group.group_id for group in admin.list_consumer_groups().result().valid} == before
+
+
+class _Held(MemorySink):
+    """Takes nothing before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def put(self, finished: FinishedSlice) -> None:
+        await self.let.wait()
+        await super().put(finished)
+
+
+@both
+async def test_collector_that_is_held_back_says_how_far_behind_it_is(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker), _Held()
+    topic.fill([b"x" * 700_000 for _ in range(20)])
+    async with running(told(1), reading(topic.url(client=client), follow=True), sink) as pipeline:
+        await until(lambda: pipeline.progress.slices >= 4 and 0 < (pipeline.behind() or 0) < 20)
+        sink.let.set()
+        await until(lambda: len(sink.records) == 20)
+        assert pipeline.behind() == 0
+    sink.check()
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
