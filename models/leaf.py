@@ -6,6 +6,7 @@ A shown leaf is hashed as it stands; what it says is read only in its one form.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from json import loads
 from struct import Struct
 from typing import Final, NamedTuple
@@ -76,8 +77,16 @@ def line_leaf(salt: bytes, position: int, payload: bytes) -> bytes:
     return LINE_TAG + salt + position.to_bytes(8) + payload
 
 
-def line_leaves(buffer: Buffer, stream: bytes) -> list[bytes]:
-    """The d of every line of a slice.
+class LineParts(NamedTuple):
+    """Some lines of a slice as they are hashed, not joined: of each u32 length of d and tag, salt and position, payload."""
+
+    frames: list[bytes]
+    heads: list[bytes]
+    payloads: list[bytes]
+
+
+def line_parts(buffer: Buffer, stream: bytes) -> Iterator[LineParts]:
+    """The lines of a slice in order, 512 at a time, so that they stay in the processor's cache.
 
     Shapes: `stream` the salts of the lines joined, 16 bytes a line.
     Source: formats §1, §5.5.
@@ -85,17 +94,32 @@ def line_leaves(buffer: Buffer, stream: bytes) -> list[bytes]:
     places = buffer.positions[:]
     if sys.byteorder == "little":
         places.byteswap()
-    raw, size = places.tobytes(), LINE_HEAD_BYTES
-    # All that stands before the payloads at once, column by column: a fifth of the time of joining it line by line.
-    heads = bytearray((LINE_TAG + bytes(SALT_BYTES + 8)) * len(buffer))
-    for column in range(SALT_BYTES):
-        heads[len(LINE_TAG) + column :: size] = stream[column::SALT_BYTES]
-    for column in range(8):
-        heads[len(LINE_TAG) + SALT_BYTES + column :: size] = raw[column::8]
-    return [head + payload for (head,), payload in zip(_HEAD.iter_unpack(heads), buffer.payloads(), strict=True)]
+    raw, size, frames = places.tobytes(), SALT_BYTES + 8, _Frames()
+    data, starts, ends = buffer.data, buffer.offsets, buffer.ends()
+    for first in range(0, len(buffer), _AT_ONCE):
+        behind = min(first + _AT_ONCE, len(buffer))
+        # Salts and positions column by column: a fifth of the time of joining them line by line.
+        heads = bytearray(size * (behind - first))
+        for column in range(SALT_BYTES):
+            heads[column::size] = stream[first * SALT_BYTES + column : behind * SALT_BYTES : SALT_BYTES]
+        for column in range(8):
+            heads[SALT_BYTES + column :: size] = raw[first * 8 + column : behind * 8 : 8]
+        payloads = [data[start:end] for start, end in zip(starts[first:behind], ends[first:behind], strict=True)]
+        yield LineParts(
+            list(map(frames.__getitem__, map(len, payloads))), [head for (head,) in _HEAD.iter_unpack(heads)], payloads
+        )
 
 
-_HEAD: Final = Struct(f"{LINE_HEAD_BYTES}s")
+class _Frames(dict[int, bytes]):
+    """What stands before salt and position in a flat, by the length of the payload: most lines of a log are of few lengths."""
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = frame = (LINE_HEAD_BYTES + size).to_bytes(4) + LINE_TAG
+        return frame
+
+
+_AT_ONCE: Final = 512
+_HEAD: Final = Struct(f"{SALT_BYTES + 8}s")
 
 
 def open_line(d: bytes) -> tuple[bytes, Record]:

@@ -7,10 +7,11 @@ that a question is answered from the index, and a line is shown without its neig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from json import loads
 from typing import Final, NamedTuple
 
@@ -18,13 +19,13 @@ from models.anchor import BlockRef, block_refs
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
 from models.counting import Counted, index_of
 from models.declaration import Declaration, EvidenceAlgorithm, check_count, check_stream_id, check_text
-from models.digest import Algorithm, Pair, pair, sha256, sm3
+from models.digest import Algorithm, Pair, hasher, pair, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
-from models.leaf import IndexEntry, index_leaf, line_leaf, open_index, open_line
-from models.leaf import line_leaves as leaves_of_lines
+from models.leaf import LINE_TAG, IndexEntry, LineParts, index_leaf, line_leaf, line_parts, open_index, open_line
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
+from models.nodes import Copy
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
 from models.usual import HEADER
@@ -45,6 +46,7 @@ __all__ = [
     "index_leaf",
     "index_of",
     "line_leaf",
+    "line_leaves",
     "open_index",
     "open_line",
 ]
@@ -99,18 +101,24 @@ class Epoch(NamedTuple):
 class SliceCommitment:
     """What the bytes of one slice give: its pairs, and all that its proofs are made of.
 
-    Shapes: `lines` the d of each line, `leaves` the d of each index entry by rank, `tries` one a rule;
-        `flat_salts` those of content and index.
+    Shapes: `size` how many lines there are, `lines` the d of each, made when asked for; `leaves` the d of each index entry by
+        rank, `tries` one a rule; `flat_salts` those of content and index.
     """
 
     content: Pair
     index: Pair | None
     rules: tuple[tuple[str, Pair], ...] | None
-    lines: tuple[bytes, ...] = field(repr=False)
+    size: int
     leaves: tuple[bytes, ...] = field(repr=False)
     tries: tuple[tuple[str, Trie], ...] = field(repr=False)
     flat_salts: tuple[bytes, bytes] = field(repr=False)
     payload_bytes: int = 0
+    make_lines: Callable[[], list[bytes]] = field(default=list, repr=False)
+
+    @property
+    def lines(self) -> tuple[bytes, ...]:
+        """The d of every line. Most who commit show none, so none is kept: that would be the slice once more."""
+        return tuple(self.make_lines())
 
 
 def evidence_pair(leaves: Sequence[bytes], flat_salt: bytes, algorithm: str) -> Pair:
@@ -126,7 +134,43 @@ def evidence_pair(leaves: Sequence[bytes], flat_salt: bytes, algorithm: str) -> 
 
 def line_leaves(buffer: Buffer, *, secret: bytes, stream_id: str, number: int) -> list[bytes]:
     """The d of every line of a slice."""
-    return leaves_of_lines(buffer, keystream(slice_key(secret, "cz-line/1", stream_id, number), len(buffer)))
+    return [
+        LINE_TAG + head + payload
+        for part in _parts(buffer, secret, stream_id, number)
+        for head, payload in zip(part.heads, part.payloads, strict=True)
+    ]
+
+
+def _parts(buffer: Buffer, secret: bytes, stream_id: str, number: int) -> Iterator[LineParts]:
+    return line_parts(buffer, keystream(slice_key(secret, "cz-line/1", stream_id, number), len(buffer)))
+
+
+def _content_pair(parts: Iterable[LineParts], flat_salt: bytes, algorithm: str) -> Pair:
+    """As `evidence_pair` over the d of all lines, without ever making them: what is not joined need not be copied."""
+    twin, first = (hasher(each, _FLAT + flat_salt) for each in (Algorithm.SHA256, Algorithm.SM3))
+    copy: Copy = _LINE.copy
+    hashes: list[bytes] = []
+    for frames, heads, payloads in parts:
+        framed = [b""] * (3 * len(frames))
+        framed[::3], framed[1::3], framed[2::3] = frames, heads, payloads
+        joined = b"".join(framed)
+        twin.update(joined)
+        if algorithm == EvidenceAlgorithm.HASH:
+            first.update(joined)
+            continue
+        # `update` gives None, always: this is the one way to four calls a leaf without a fifth to append.
+        hashes += [
+            state.digest()
+            for head, payload in zip(heads, payloads, strict=True)
+            if (state := copy()).update(head) is state.update(payload)
+        ]
+    return Pair(first.digest() if algorithm == EvidenceAlgorithm.HASH else root(hashes), twin.digest())
+
+
+_LINE: Final = hasher(Algorithm.SM3, b"\x00" + LINE_TAG)
+"""What has taken in the first bytes of every line's leaf: H(0x00 ‖ d) of RFC 9162, d beginning with the tag."""
+_FLAT: Final = b"\x02"
+"""What a flat begins with (formats §1), as `models.merkle.flat` has it."""
 
 
 def commit_slice(
@@ -153,11 +197,10 @@ def commit_slice(
     if len(keywords) != declaration.keywords_size or len(cell_keys) != len(declaration.rules):
         raise Malformed("keywords or cell keys are not as many as the declaration has")
     stream_id = declaration.stream_id
-    lines = line_leaves(buffer, secret=secret, stream_id=stream_id, number=number)
     content_salt, index_salt = (slice_flat_salt(secret, stream_id, number, place) for place in (CONTENT_SALT, INDEX_SALT))
-    content = evidence_pair(lines, content_salt, declaration.slice)
-    if not lines:
-        return SliceCommitment(content, None, None, (), (), (), (content_salt, index_salt))
+    content = _content_pair(_parts(buffer, secret, stream_id, number), content_salt, declaration.slice)
+    if not len(buffer):
+        return SliceCommitment(content, None, None, 0, (), (), (content_salt, index_salt))
     counted = index_of(
         buffer, keywords, boundary=declaration.boundary, case=declaration.case, encoding=declaration.encoding
     ) if index is None else index  # fmt: skip
@@ -174,11 +217,12 @@ def commit_slice(
         content,
         evidence_pair(leaves, index_salt, declaration.index),
         pairs,
-        tuple(lines),
+        len(buffer),
         tuple(leaves),
         tries,
         (content_salt, index_salt),
         len(buffer.data),
+        partial(line_leaves, buffer, secret=secret, stream_id=stream_id, number=number),
     )
 
 
@@ -263,7 +307,7 @@ class SliceHeader:
             "index": commitment.index and commitment.index.to_json(),
             "kind": kind,
             "last_time": last_time and format_time(last_time),
-            "lines": len(commitment.lines),
+            "lines": commitment.size,
             "next_by": None if kind == Kind.END else format_time(cut + timedelta(seconds=declaration.max_silence_s)),
             "number": number,
             "pieces": pieces,

@@ -131,13 +131,15 @@ def pack(buffer: Buffer, *, bytewise: bool) -> bytes:
     """
     count = len(buffer)
     lengths = array("I", list(map(sub, buffer.ends(), buffer.offsets)))
-    # How far each record lies from where it would if nothing were ever beside the rule: a skip is where that changes.
-    away = list(map(sub, buffer.positions, map(add, buffer.offsets, range(count)) if bytewise else range(count)))
-    skips = array("q", bytes(8 * count))
-    if count and away.count(away[0]) == count:
-        skips[0] = away[0]
+    # Where each record would stand if nothing were beside the rule; a skip is where the distance from there changes.
+    first = buffer.positions[0] if count else 0
+    expected = list(map(add, buffer.offsets, range(first, first + count)) if bytewise else range(first, first + count))
+    if array("Q", expected) == buffer.positions:
+        skips = array("q", bytes(8 * count))
+        skips[:1] = array("q", (first,) * min(count, 1))
     else:
-        skips = array("q", list(map(sub, away, [0, *away])))
+        away = list(map(sub, buffer.positions, expected))
+        skips = array("q", [first, *map(sub, away[1:], away)])
     head = bytes((_VERSION, bytewise)) + count.to_bytes(4)
     return compress(b"".join((head, _big_endian(lengths), _big_endian(skips), buffer.data)))
 

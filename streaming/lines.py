@@ -36,11 +36,14 @@ class LineCutter:
 
     def feed(self, chunk: bytes, *, epoch: int, opened: Epoch | None = None) -> Batch | None:
         """The lines that `chunk` completes, or None if it completes none."""
-        lines = (self._pending + chunk).split(b"\n")
+        lines = chunk.split(b"\n")
+        if self._pending:
+            lines[0] = self._pending + lines[0]
         rest = lines.pop()
-        lengths = list(map(len, lines))
-        if len(rest) <= self._limit and max(lengths, default=0) <= self._limit:
-            return self._batch(lines, lengths, rest, epoch, opened)
+        # Only the first can be longer than what came, and so than the limit where what came is not.
+        longest = len(lines[0]) if lines else 0
+        if len(rest) <= self._limit and max(longest, len(chunk)) <= self._limit:
+            return self._batch(lines, rest, epoch, opened)
         return self._cut(lines, rest, epoch, opened)
 
     def rest(self, *, epoch: int, opened: Epoch | None = None) -> Batch | None:
@@ -51,11 +54,11 @@ class LineCutter:
         self.offset = start + len(last)
         return Batch(epoch, self.offset, last, array("I", (0,)), array("Q", (start,)), opened)
 
-    def _batch(self, lines: list[bytes], lengths: list[int], rest: bytes, epoch: int, opened: Epoch | None) -> Batch | None:
+    def _batch(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch | None:
         start, self._pending = self.offset, rest
         if not lines:
             return None
-        offsets = list(accumulate(lengths, initial=0))
+        offsets = list(accumulate(map(len, lines), initial=0))
         size = offsets.pop()
         positions = list(map(add, offsets, range(start, start + len(lines))))
         self.offset = start + size + len(lines)

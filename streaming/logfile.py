@@ -143,7 +143,7 @@ class LogFile:
 
     def _taken(self, look: _Look) -> Batch | None:
         self._quiet_since = None
-        self._tail = (self._tail + look.data)[-TAIL_BYTES:]
+        self._tail = look.data[-TAIL_BYTES:] if len(look.data) >= TAIL_BYTES else (self._tail + look.data)[-TAIL_BYTES:]
         if self._opening is not None:
             # The epoch is told of with its first line, when there are bytes by which the file is known again.
             self._file.remember_head()

@@ -82,4 +82,4 @@ def process(buffer: Buffer, plan: Plan, *, secret: bytes, number: int) -> Proces
         index=plan.index.count(buffer),
         values=[find_values(buffer, declared.rule, encoding=declaration.encoding) for declared in declaration.rules],
     )
-    return Processed(commitment, pack(buffer, bytewise=counts_bytes(declaration)) if commitment.lines else b"")
+    return Processed(commitment, pack(buffer, bytewise=counts_bytes(declaration)) if commitment.size else b"")

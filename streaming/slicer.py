@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from models.errors import Malformed
 from models.extraction import Rule, values_in
@@ -99,7 +99,7 @@ class Slicer:
         self._bytewise = bytewise
         self._start = position
         self._opened: Epoch | None = None
-        self._parts: list[Batch] = []
+        self._parts: list[_Part] = []
         self._value: bytes | None = None
         self.lines = 0
         self.bytes = 0
@@ -205,26 +205,29 @@ class Slicer:
 
     def _keep(self, batch: Batch, start: int, end: int) -> None:
         first, last = batch.offsets[start], self._end_of(batch, end - 1)
-        if start == 0 and end == len(batch):
-            part = batch
-        else:
-            offsets = batch.offsets[start:end]
-            if first:
-                offsets = array("I", [offset - first for offset in offsets])
-            part = Batch(batch.epoch, 0, batch.data[first:last], offsets, batch.positions[start:end])
-        self._parts.append(part)
+        data = memoryview(batch.data)[first:last]
+        self._parts.append(_Part(data, first, batch.offsets[start:end], batch.positions[start:end]))
         self.lines += end - start
         self.bytes += last - first
         behind = batch.positions[end] if end < len(batch) else max(batch.end, batch.positions[end - 1] + 1)
         self.position = Position(self.position.epoch, behind)
 
 
-def _joined(parts: list[Batch]) -> Buffer:
-    if len(parts) == 1:
-        return Buffer(parts[0].data, parts[0].offsets, parts[0].positions)
+class _Part(NamedTuple):
+    """Records of one batch that belong to the open slice. `offsets` are those of the batch, where `data` begins at `first`."""
+
+    data: memoryview
+    first: int
+    offsets: array[int]
+    positions: array[int]
+
+
+def _joined(parts: list[_Part]) -> Buffer:
+    """One buffer of all; nothing is copied before."""
     offsets, positions, size = array("I"), array("Q"), 0
     for part in parts:
-        offsets.extend(part.offsets if not size else array("I", [offset + size for offset in part.offsets]))
+        moved = size - part.first
+        offsets.extend(array("I", [offset + moved for offset in part.offsets]) if moved else part.offsets)
         positions.extend(part.positions)
         size += len(part.data)
     return Buffer(b"".join([part.data for part in parts]), offsets, positions)

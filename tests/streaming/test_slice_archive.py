@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 import zstandard
-from collected_world import SECRET, plan
+from collected_world import KEYWORDS, RULE, SECRET, plan
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, VerificationError
+from models.leaf import open_line
 from models.record import MAX_SLICE_BYTES, Buffer, Record
+from models.slice import commit_slice, evidence_pair
 from streaming.archive import (
     MAX_BIN_BYTES,
     MAX_PACKED_BYTES,
@@ -73,6 +76,7 @@ def test_what_is_shown_comes_from_what_is_kept() -> None:
     again = process(unpack(MADE.packed), plan(), secret=SECRET, number=0).commitment
     made = MADE.commitment
     assert (again.content, again.index, again.rules, again.lines) == (made.content, made.index, made.rules, made.lines)
+    assert evidence_pair(again.lines, again.flat_salts[0], "merkle") == made.content
     shown = from_bin(to_bin(again.flat_salts, again.lines))
     assert [shown.record(line) for line in range(3)] == list(BUFFER.records())
     assert list(shown.buffer().records()) == list(BUFFER.records())
@@ -163,3 +167,15 @@ def test_largest_slice_fits() -> None:
     buffer = Buffer.of([Record(0, bytes(range(256)) * (MAX_SLICE_BYTES // 256))])
     made = process(buffer, plan(), secret=SECRET, number=0)
     assert unpack(made.packed).data == buffer.data
+
+
+@pytest.mark.parametrize("count", [0, 1, 511, 512, 513, 1100])
+@pytest.mark.parametrize("algorithm", ["merkle", "hash"])
+def test_content_is_committed_to_in_parts_as_at_once(count: int, algorithm: str) -> None:
+    """Lines are hashed some hundred at a time; what they are committed to by does not show it."""
+    declared = replace(plan().declaration, slice=algorithm)
+    records = [Record(place * 1000 + place % 7, b"x" * (place * 37 % 300)) for place in range(count)]
+    made = commit_slice(records, declared, KEYWORDS, secret=SECRET, number=7, cell_keys=[declared.cells(RULE, secret=SECRET).keys])
+    assert made.size == count
+    assert [open_line(d)[1] for d in made.lines] == records
+    assert evidence_pair(made.lines, made.flat_salts[0], algorithm) == made.content
