@@ -174,14 +174,20 @@ class Wish:
     def _rules_of(declaration: Declaration) -> tuple[Rule, ...]:
         return tuple(entry.rule for entry in declaration.rules)
 
+    def rules_after(self, state: CollectorState) -> tuple[Rule, ...]:
+        """The rules in force: those wished for, or where no keywords are named those that stand."""
+        if self.keywords is None and state.declared:
+            return self._rules_of(state.declared[-1].declaration)
+        return self.rules
+
     def build(self, state: CollectorState, origin: Origin, *, secret: bytes) -> Declared:
         """The declaration that states the wish, after those that stand. Raises: Malformed."""
         previous = state.declared[-1] if state.declared else None
-        keywords, rules = self.keywords, self.rules
+        keywords = self.keywords
         if keywords is None:
             if previous is None:
                 raise Malformed("stream is not declared yet: expected a keyword file", hint="give --keywords FILE")
-            keywords, rules = previous.keywords, self._rules_of(previous.declaration)
+            keywords = previous.keywords
         options = {name: value for name, value in self.options.items() if value is not None}
         declaration = Declaration.build(
             stream_id=self.stream_id,
@@ -190,7 +196,7 @@ class Wish:
             encoding=self.encoding,
             collector=collector_key(state, origin),
             keywords=keywords,
-            rules=rules,
+            rules=self.rules_after(state),
             secret=secret,
             previous=None if previous is None else previous.declaration,
             **{"max_silence_s": 3600, "slice_proof_s": 86_400, **options},

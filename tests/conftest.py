@@ -1,4 +1,4 @@
-"""What every test may ask for: a clock, a real PostgreSQL; and the rule that a required test is not skipped."""
+"""What every test may ask for: a clock, a real PostgreSQL, a real Kafka; and the rule that a required test is not skipped."""
 
 import itertools
 import os
@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 import hypothesis
 import pytest
 
+import kafka_broker
 from clock import ManualClock
 from postgres import Database, Server, Unavailable
 from postgres_relay import Relay
@@ -98,3 +99,36 @@ def postgres_relay(postgres: Database) -> Iterator[Relay]:
     """A relay to the test's server: use `postgres.url_at(postgres_relay.port)`."""
     with Relay(postgres.server.port) as relay:
         yield relay
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster() -> Iterator[kafka_broker.Cluster]:
+    """One broker per test process, started when first asked for."""
+    try:
+        cluster = kafka_broker.Cluster(kafka_broker.Distribution())
+    except kafka_broker.Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def broker(kafka_cluster: kafka_broker.Cluster) -> kafka_broker.Cluster:
+    """A broker that runs; the test may kill it."""
+    kafka_cluster.start()
+    return kafka_cluster
+
+
+@pytest.fixture
+def three_brokers() -> Iterator[kafka_broker.Cluster]:
+    """A cluster that goes on without any one of its nodes."""
+    try:
+        cluster = kafka_broker.Cluster(kafka_broker.Distribution(), nodes=3)
+    except kafka_broker.Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield cluster
+    finally:
+        cluster.remove()

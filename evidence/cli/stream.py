@@ -157,7 +157,7 @@ def _wish(args: argparse.Namespace) -> Wish:
     return Wish(args.stream, args.source, encoding, keywords, rules, options)
 
 
-def _cut_rule(args: argparse.Namespace, wish: Wish) -> CutRule:
+def _cut_rule(args: argparse.Namespace, wish: Wish, state: CollectorState) -> CutRule:
     from streaming.slicer import CutRule, FieldValue, MessageKey
 
     given = {
@@ -165,12 +165,16 @@ def _cut_rule(args: argparse.Namespace, wish: Wish) -> CutRule:
         for name, value in (("lines", args.slice_lines), ("bytes", args.slice_bytes), ("seconds", args.slice_seconds))
         if value is not None
     }
-    if args.slice_key and args.slice_rule:
+    if args.slice_key and args.slice_rule is not None:
         raise Usage("--slice-key and --slice-rule both name an attribute: choose one")
-    if args.slice_rule:
-        rule = next((rule for rule in wish.rules if rule.name == args.slice_rule), None)
+    if args.slice_key and wish.encoding != "kafka":
+        raise Usage("--slice-key needs a source of messages: lines have no key", hint="--slice-rule cuts by a value in the line")
+    if args.slice_rule is not None:
+        rules = wish.rules_after(state)
+        rule = next((rule for rule in rules if rule.name == args.slice_rule), None)
         if rule is None:
-            raise Usage("--slice-rule is none of the keyword file's rules")
+            known = ", ".join(rule.name for rule in rules) or "none"
+            raise Usage("--slice-rule is none of the stream's rules", hint=f"rules of the keyword file: {known}")
         return CutRule(**given, attribute=FieldValue(rule))
     return CutRule(**given, attribute=MessageKey() if args.slice_key else None)
 
@@ -179,8 +183,8 @@ def _run(args: argparse.Namespace, console: Console) -> Exit:
     import asyncio
 
     wish = _wish(args)
-    cut = _cut_rule(args, wish)
     state = _state(args, console, args.stream, fresh=True)
+    cut = _cut_rule(args, wish, state)
     held = state.hold()
     try:
         document = asyncio.run(_collect(args, console, state, wish, cut))
@@ -198,7 +202,7 @@ async def _collect(
     from evidence.bootstrap import utc_now
     from evidence.collector import ServiceSink, declare, keep_saying_behind, origin_of, pipeline_of, say_behind
 
-    await _try_source(args, state)
+    await _try_source(args, wish, state)
     async with _client(args, console) as client:
         await declare(client, state, wish, randomness=os.urandom)
         sink = ServiceSink(client, state, await origin_of(client))
@@ -217,14 +221,14 @@ async def _collect(
     return _document(progress, None if sink.last_promise is None else str(sink.last_promise.evidence_id))
 
 
-async def _try_source(args: argparse.Namespace, state: CollectorState) -> None:
-    """The source can be opened, before a stream is declared that names it; one that is followed may still be on its way.
+async def _try_source(args: argparse.Namespace, wish: Wish, state: CollectorState) -> None:
+    """The source can be opened, before a declaration names it; one that is followed may still be on its way.
 
     Raises: Malformed, Unknown for an address of wrong form; Forbidden where it says no; Unreachable with --once.
     """
     from streaming.port import FINGERPRINT_KEY_BYTES, SourceUnavailable, open_source, scheme_of
 
-    if scheme_of(args.source) == "stdin" or state.declared:
+    if scheme_of(args.source) == "stdin" or (state.declared and wish.is_met_by(state.declared[-1])):
         return
     try:
         source = await open_source(args.source, follow=not args.once, key=os.urandom(FINGERPRINT_KEY_BYTES))

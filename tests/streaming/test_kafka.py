@@ -14,9 +14,9 @@ import pytest
 from collected_world import KEY, MemorySink, OpenAt, collecting, run_to_end, running, until
 from confluent_kafka.admin import AdminClient
 from kafka_collector import FolderSink
-from kafka_topics import Topic
 
 from kafka_broker import READER, STRANGER, Cluster
+from kafka_topics import Topic
 from models.errors import Malformed
 from models.record import Encoding, Position, kafka_payload, open_kafka
 from models.slice import check_link, check_tiling
