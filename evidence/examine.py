@@ -15,6 +15,8 @@ from sqlalchemy import Connection
 
 from evidence import store as rows
 from evidence.examination import ledger, notes
+from evidence.examination.acts import check_issuances, check_trail
+from evidence.examination.admission import check_admission
 from evidence.examination.anchored import ChainList, name_strangers
 from evidence.examination.damage import DamageMap, Findings, How, Progress, Unit
 from evidence.examination.ground import Ground, check_database, check_names, check_windows, kept_heads, open_ground
@@ -34,7 +36,7 @@ from models.digest import Algorithm
 BATCH = 1024
 _KEY_TAGS = 8
 _UNCOMMITTED = (
-    "audit trail, issuance requests, accounts, tokens and certificates: no digest says what they should be",
+    "roles, ends and revocations of tokens, and who read what: no digest says what these rows should be",
     "epoch of the head, times and reasons of open anchors: no digest says what they should be",
 )
 
@@ -102,6 +104,7 @@ class _Examination:
             self._compare_kept(snapshot)
             originals.examine(lambda done: self._progress(done, 0, "originals"))
             Slices(ground).examine(lambda done: self._progress(done, 0, "slices"))
+            self._check_acts(snapshot)
             self._compare_chains(snapshot, nodes)
         finally:
             for each in nodes.values():
@@ -245,6 +248,15 @@ class _Examination:
                     if rows.read_checkpoint(connection, size=size) is None:
                         detail = "the checkpoint of a head that is kept outside the database is absent"
                         self._findings.add(Unit.CHECKPOINT, f"size {size}", How.MISSING, detail, leaves=(size - 1, size))
+
+    def _check_acts(self, snapshot: Snapshot) -> None:
+        ground = self._ground
+        with ground.reading_part("accounts"), ground.store.reading() as connection:
+            check_admission(connection, ground)
+        with ground.reading_part("issuances"), ground.store.reading() as connection:
+            check_issuances(connection, self._findings)
+        with ground.reading_part("audit trail"), ground.store.reading() as connection:
+            check_trail(connection, ground, snapshot.size)
 
     # --- tables beside items ----------------------------------------------------------------------------------
 

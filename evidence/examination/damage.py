@@ -49,6 +49,9 @@ class Unit(StrEnum):
     HOME = "home"
     SETTING = "setting"
     DATABASE = "database"
+    ISSUANCE = "issuance"
+    AUDIT = "audit"
+    ACCESS = "access"
 
 
 class How(StrEnum):
@@ -90,6 +93,9 @@ UNITS_ZH: Mapping[Unit, str] = {
     Unit.HOME: "数据目录",
     Unit.SETTING: "设置",
     Unit.DATABASE: "数据库",
+    Unit.ISSUANCE: "出证登记",
+    Unit.AUDIT: "审计留痕",
+    Unit.ACCESS: "账号与令牌",
 }
 HOW_ZH: Mapping[How, str] = {How.ALTERED: "被改动", How.MISSING: "缺失", How.ADDED: "多出", How.UNREADABLE: "无法读取"}
 

@@ -15,6 +15,7 @@ from evidence.blind import LINK, item_tags
 from evidence.content import open_content
 from evidence.contents import MAX_CONTENT_BYTES, template_of
 from evidence.errors import Erased, NotFound
+from evidence.examination.acts import ISSUE_TEMPLATE, check_issue
 from evidence.examination.damage import Findings, How, Unit
 from evidence.examination.ground import Ground
 from evidence.examination.kept import Give, as_bytes, plain
@@ -37,7 +38,10 @@ _PER_QUERY = 400
 
 @dataclass(slots=True)
 class Item:
-    """One item as far as it could be read: its leaf, template, secret, and the stages as its content commits them."""
+    """One item as far as it could be read: its leaf, template, secret, and the stages as its content commits them.
+
+    `issued` is what the record of an issuance says.
+    """
 
     leaf: Leaf
     identity: bytes
@@ -45,6 +49,7 @@ class Item:
     secret: bytes | None = None
     originals: Sequence[Mapping[str, JSONValue]] = ()
     commitments: Sequence[StageCommitment] | None = None
+    issued: JSONValue = None
 
     @property
     def index(self) -> int:
@@ -98,6 +103,8 @@ class Items:
             self._check_content(item, contents.get(item.index), secrets.get(item.identity), give)
             if item.evidence is not None and item.evidence.statement.template_name in TEMPLATES:
                 check_streamed(connection, item.index, item.evidence.statement, self.findings)
+            if item.evidence is not None and item.issued is not None:
+                check_issue(connection, item.index, item.evidence, item.issued, self.findings)
         self._check_links(connection, items)
         return items
 
@@ -217,8 +224,11 @@ class Items:
             self.facts.unread.add(item.index)
             return
         self._give_tags(item, stages, give)
-        if item.evidence is not None and item.evidence.statement.template_name == ERASURE_TEMPLATE:
+        name = "" if item.evidence is None else item.evidence.statement.template_name
+        if name == ERASURE_TEMPLATE:
             self.facts.erasures.add(str(stages["抹除"]["evidence_id"]))
+        elif name == ISSUE_TEMPLATE and item.commitments is not None:
+            item.issued = stages
 
     def _commit(self, item: Item, template: Template, evidence: Evidence, stages: JSONValue) -> None:
         """The content commits to the stages of S, or the first that differs is named."""

@@ -13,7 +13,7 @@ from evidence.examination.ground import Ground
 from evidence.stream_archive import SliceArchive
 from evidence.stream_recounting import check_counts, derive_again
 from evidence.stream_shelf import Shelf, StreamHoldings
-from evidence.stream_store import StreamRow, slice_
+from evidence.stream_store import SliceRow, StreamRow, slice_
 from evidence.upload import ObjectFolder
 from models.errors import EvidenceError
 from models.slice import SliceHeader
@@ -68,6 +68,7 @@ class Slices:
         try:
             kept = holdings.row(number)
             if holdings.erased(number):
+                self._name_left(where, kept)
                 return
             header = SliceHeader.parse(kept.header)
         except EvidenceError:
@@ -79,6 +80,13 @@ class Slices:
                 self._findings.add(Unit.STREAM, f"{where} {what}", How.MISSING, error.message, leaf=kept.leaf_index)
             except EvidenceError as error:
                 self._findings.add(Unit.STREAM, f"{where} {what}", How.ALTERED, error.message, leaf=kept.leaf_index)
+
+    def _name_left(self, where: str, kept: SliceRow) -> None:
+        """Nothing of an erased slice is kept: not its records, and not what is counted in them (formats §7.1)."""
+        for what, column in (("records", kept.object_id), ("counts", kept.counts)):
+            if column is not None:
+                detail = "the slice was erased, and this is still there"
+                self._findings.add(Unit.STREAM, f"{where} {what}", How.ADDED, detail, leaf=kept.leaf_index)
 
     def _name_stray(self) -> None:
         """Files that no slice names. One that is on its way in has its row a moment later, so it is asked for twice."""

@@ -419,4 +419,5 @@ def whole_log_set_back(world: World) -> list[Found]:
         (Unit.ANCHOR, How.MISSING, f"{world.chain} anchor 542"),
         (Unit.HEAD, How.ALTERED, "head file size"),
         (Unit.HEAD, How.ALTERED, "head_lock new size"),
+        (Unit.AUDIT, How.ADDED, "audit 623 to 702"),
     ]

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_service import Running, running
+from api_service import Running, running, settings_for
+from sqlalchemy import create_engine, delete, select, update
 from stream_service import Stream
 
+from evidence.bootstrap import utc_now
+from evidence.examine import examine
 from evidence.exchange import Unreachable
-from evidence.stream_store import find, slices
+from evidence.stream_archive import SliceArchive
+from evidence.stream_store import find, slice_, slices
+from evidence.tables import content
 from evidence.verifier import verify
 from models.bundle import pack, unpack
 from models.canonical import JSONValue, parse
@@ -125,3 +130,31 @@ def test_slice_whose_contents_are_gone_without_a_record_is_damage_and_no_erasure
     destroy(stream, item_of(stream, 1))
     with pytest.raises(Unreachable, match="no record of an erasure names it"):
         stream.ask("ERROR")
+
+
+def test_examination_names_what_an_erasure_left_behind_and_nothing_once_it_is_gone(tmp_path: Path) -> None:
+    with running(tmp_path / "home") as found:
+        stream = Stream(found, tmp_path, "app")
+        stream.write(*LINES)
+        stream.collect(lines=2)
+        item = item_of(stream, 1)
+        record(stream, item)
+        destroy(stream, item)
+        stream.ask("warn")
+    settings = settings_for(tmp_path / "home")
+    engine = create_engine(settings.database_url)
+    with engine.begin() as connection:
+        (row,) = connection.execute(select(slice_).where(slice_.c.number == 1)).all()
+    damage = examine(settings, clock=utc_now)
+    left = {("stream", "added", f"slice app/1 {what}") for what in ("records", "counts")}
+    assert {(each.unit, each.how, each.where) for each in damage.damages} == left | {
+        ("content", "added", f"leaf {row.leaf_index}")
+    }
+    with engine.begin() as connection:
+        connection.execute(update(slice_).where(slice_.c.number == 1).values(object_id=None, counts=None))
+        connection.execute(delete(content).where(content.c.leaf_index == row.leaf_index))
+    engine.dispose()
+    SliceArchive(settings.home).drop(row.object_id)
+    damage = examine(settings, clock=utc_now)
+    assert damage.is_clean
+    assert damage.undisclosable == ((row.leaf_index, row.leaf_index + 1),)
