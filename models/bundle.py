@@ -92,6 +92,11 @@ class Files(Mapping[str, bytes]):
     def __contains__(self, name: object) -> bool:
         return name in self._views
 
+    @property
+    def size(self) -> int:
+        """How many bytes all files have together."""
+        return sum(map(len, self._views.values()))
+
     def lines(self, name: str, *, limit: int) -> Iterator[bytes]:
         """The lines of a file without their LF, read piece by piece: a long file is never copied whole.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from json import loads
 from typing import Final, NamedTuple
 
 from models.anchor import BlockRef, block_refs
@@ -22,13 +21,13 @@ from models.declaration import Declaration, EvidenceAlgorithm, check_count, chec
 from models.digest import Algorithm, Pair, hasher, pair, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
+from models.header import usual_header
 from models.leaf import LINE_TAG, IndexEntry, LineParts, index_leaf, line_leaf, line_parts, open_index, open_line
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
 from models.nodes import Copy
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
-from models.usual import HEADER
 
 __all__ = [
     "Buffer",
@@ -334,50 +333,8 @@ class SliceHeader:
 
         Raises: Malformed on any deviation from the schema; Unknown for another version of it.
         """
-        return cls._usual(data) or cls._parse(data)
-
-    @classmethod
-    def _usual(cls, data: bytes) -> SliceHeader | None:
-        """The header, if it has the form that almost every one has and every member is within its bounds."""
-        match = HEADER.fullmatch(data.decode("ascii")) if len(data) <= MAX_HEADER_BYTES and data.isascii() else None
-        if match is None:
-            return None
-        (
-            after, size, content2, content, declaration2, declaration, first_time, index2, index, kind, last_time, lines, next_by,
-            number, pieces, previous2, previous, rules, created_at, end_epoch, end, name, count, start_epoch, start, stream_id,
-        ) = match.groups()  # fmt: skip
-        if (name, count) != (stream_id, number):
-            return None
-        if int(size) > MAX_SLICE_BYTES or int(lines) > MAX_SLICE_RECORDS or int(pieces) > MAX_SLICE_RECORDS:
-            return None
-        unhex, when = bytes.fromhex, _usual_time
-        try:
-            return cls(
-                () if after == "[]" else block_refs(loads(after), what="after"),
-                int(size),
-                Pair(unhex(content), unhex(content2)),
-                Pair(unhex(declaration), unhex(declaration2)),
-                None,
-                None if first_time is None else when(first_time),
-                None if index is None else Pair(unhex(index), unhex(index2)),
-                kind,
-                None if last_time is None else when(last_time),
-                int(lines),
-                None if next_by is None else when(next_by),
-                int(number),
-                int(pieces),
-                None if previous is None else Pair(unhex(previous), unhex(previous2)),
-                None,
-                None if rules == "null" else rule_pairs(loads(rules)),
-                when(created_at),
-                Position(int(end_epoch), int(end)),
-                Position(int(start_epoch), int(start)),
-                stream_id,
-                data,
-                pair(data),
-            )
-        except (ValueError, Malformed):
-            return None
+        usual = usual_header(data) if len(data) <= MAX_HEADER_BYTES else None
+        return cls._parse(data) if usual is None else cls(*usual)
 
     @classmethod
     def _parse(cls, data: bytes) -> SliceHeader:
@@ -451,11 +408,6 @@ class SliceHeader:
             raise VerificationError(f"slice 0 alone has none before it ({self.slice_id})")
         if self.number == 0 and (self.epoch is None or self.start.epoch != 0):
             raise VerificationError(f"slice 0 does not begin epoch 0 with the identity of the source ({self.slice_id})")
-
-
-def _usual_time(text: str) -> datetime:
-    """The time of digits that `HEADER` matched. Raises: ValueError if no such time exists."""
-    return datetime.fromisoformat(text + "+00:00")
 
 
 def _time(value: JSONValue, what: str) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,10 @@ from models.signature import Backend, available_backend
 MAX_SIGNATURES = {Backend.LIBCRYPTO: 12_000, Backend.PORTABLE: 300}
 """Signatures that one run verifies at most: a third of a millisecond each, or 13, keeps it within its time."""
 
+MAX_WORK = 8_000_000
+"""What checking a stream may cost, in microseconds of a common machine; what costs more is left open, whatever it says."""
+SIGNATURES_WORK = 4_000_000
+"""What as many signatures as one run verifies cost, likewise."""
 MAX_SENTENCE = 1000
 _MAX_REASONS = 8
 _VERSIONS = 2
@@ -83,13 +88,19 @@ class Judge:
     answers: bool = False
     """Whether the rows of streams belong to the table: of a bundle that answers a question."""
     _said: dict[int, dict[Verdict, list[str]]] = field(default_factory=dict)
+    _more: Counter[tuple[int, Verdict]] = field(default_factory=Counter)
     _signatures: int = 0
+    _work: float = 0
 
     def _say(self, number: int, verdict: Verdict, detail: str) -> None:
         reasons = self._said.setdefault(number, {}).setdefault(verdict, [])
         detail = _plain(detail)
-        if detail not in reasons[:_MAX_REASONS]:
+        if detail in reasons:
+            return
+        if len(reasons) < _MAX_REASONS:
             reasons.append(detail)
+        else:
+            self._more[number, verdict] += 1
 
     def passed(self, number: int, detail: str) -> None:
         """Check `number` found something that holds."""
@@ -125,6 +136,15 @@ class Judge:
         if self._signatures > limit:
             raise Undecided(f"bundle holds more signatures than are verified in one run: expected at most {limit}")
 
+    def spend(self, microseconds: float) -> None:
+        """Count work on a stream about to be done, or just done where only doing it tells how much it was.
+
+        Raises: Undecided beyond what one run does.
+        """
+        self._work += microseconds
+        if self._work + SIGNATURES_WORK * self._signatures / MAX_SIGNATURES[available_backend()] > MAX_WORK:
+            raise Undecided("answer is more work than is done in one run: expected a shorter range, or fewer keywords or lines")
+
     def steps(self) -> tuple[Step, ...]:
         """All checks in order, each with its verdict and reasons."""
         checks = CHECKS + STREAM_CHECKS if self.answers else CHECKS
@@ -135,6 +155,5 @@ class Judge:
         if verdict is None:
             return Step(number, name, None, "nothing of this kind to judge", clause)
         reasons = self._said[number][verdict]
-        shown = "; ".join(reasons[:_MAX_REASONS])
-        more = len(reasons) - _MAX_REASONS
-        return Step(number, name, verdict, shown + (f"; and {more} more" if more > 0 else ""), clause)
+        more = self._more[number, verdict]
+        return Step(number, name, verdict, "; ".join(reasons) + (f"; and {more} more" if more else ""), clause)

@@ -19,6 +19,8 @@ from models.question import Question
 from models.report import Verdict
 
 MAX_DECLARATIONS = 64
+BYTES_UNPACKED = 150
+"""So many bytes of a bundle are hashed, twice over, in a microsecond."""
 COMPLETE = "答案相对于已提交的索引是完整的: the answer is complete with respect to the committed index"
 UNPROVEN = (
     "(a) 未展示的行不含所问关键字，仅以采集时固定的索引为准: a line not shown lacks the keyword only as the index says",
@@ -59,6 +61,8 @@ def check_stream(case: Case) -> None:
 
 def _read_question(case: Case) -> Matter | None:
     with case.judge.trying(22, QUERY):
+        # What taking the bundle apart has cost already.
+        case.judge.spend(case.files.size / BYTES_UNPACKED)
         if QUERY not in case.files:
             raise VerificationError("answer does not say its question")
         question = Question.parse(case.files[QUERY])

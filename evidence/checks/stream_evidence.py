@@ -136,6 +136,8 @@ class Preserved:
         if last is not None:
             if not self._case.whole:
                 judge.undecided(25, f"evidence that could not be read may preserve the last slice shown ({last.slice_id})")
+            elif not walk.whole:
+                judge.undecided(25, f"slices were read to {last.slice_id} only: which of them is the last shown is not known")
             elif self._last is None or self._last.number != 0:
                 judge.refused(25, f"evidence/0 does not preserve the last slice shown ({last.slice_id})")
             else:

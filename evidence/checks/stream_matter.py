@@ -19,6 +19,8 @@ from models.usual import INDEX_ROW
 
 MAX_ROW_VALUES = 3 * MAX_SLICE_RECORDS + 64
 """Values in one row, apart from what stands inside its texts: as many as a slice shown whole has, and no more."""
+VALUE_COST, BYTES_READ = 3, 50
+"""What a value in a row costs to read and to judge, in microseconds; how many bytes of it are read in one."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PRINTABLE = 32
 
@@ -86,7 +88,9 @@ class Rows:
         return self._ahead
 
     def _parsed(self, line: bytes) -> dict[str, JSONValue]:
-        if line.count(b",") + line.count(b"[") + line.count(b"{") > MAX_ROW_VALUES:
+        values = line.count(b",") + line.count(b"[") + line.count(b"{")
+        self._case.judge.spend(VALUE_COST * values + len(line) / BYTES_READ)
+        if values > MAX_ROW_VALUES:
             bare = _STRING.sub(b"", line)
             if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MAX_ROW_VALUES:
                 raise Malformed(f"row holds too many values: expected at most {MAX_ROW_VALUES}")

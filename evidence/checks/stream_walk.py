@@ -20,6 +20,9 @@ from models.errors import Undecided, VerificationError
 from models.extraction import verify_cell
 from models.slice import MAX_HEADER_BYTES, Kind, SliceHeader, check_deadline, check_link, check_tiling
 
+HEADER_COST, BYTES_PARSED = 40, 20
+"""What a header costs to judge, in microseconds; how many bytes of it are parsed in one."""
+
 
 class Walk:
     """The headers of an answer, from the first to the last, and what was counted on the way."""
@@ -55,6 +58,7 @@ class Walk:
         """Meet every header shown."""
         with self._judge.trying(23, SLICES) as attempt:
             for line in self._matter.case.files.lines(SLICES, limit=MAX_HEADER_BYTES):
+                self._judge.spend(HEADER_COST + len(line) / BYTES_PARSED)
                 self._meet(SliceHeader.parse(line))
         self.whole = attempt.holds
 
@@ -205,7 +209,7 @@ class Walk:
             return
         judge.passed(23, f"slices {first.number} to {last.number} follow each other")
         judge.passed(24, f"positions {first.start} to {last.end} have no hole")
-        for declared in self._matter.declared[self._place + 1 :]:
+        for declared in self._matter.declared[self._place + 1 :] if self.whole else ():
             shown = declared.declaration.pair.sm3.hex()[:8]
             judge.refused(22, f"declaration is shown that no slice names (SM3 {shown}…)")
         asked = self._matter.question.keywords
