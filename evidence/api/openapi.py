@@ -24,7 +24,15 @@ _DESCRIPTION = """Evidence preservation for the securities industry (T/SAC 004�
 Every refusal is an RFC 9457 problem with `retry` and, per fault, where it is and what was expected; never a value
 that was sent (/problems lists them). Times are RFC 3339 with zone; a bare date is that day in Beijing; ranges are
 half-open. Routes with a lock need `Authorization: Bearer` and a token: that of the local user lies in
-`EVIDENCE_HOME/token`. The examples can be sent as they stand."""
+`EVIDENCE_HOME/token`. `X-Request-Id` is echoed, or made. The examples can be sent as they stand."""
+
+_HEADERS = {
+    401: {"WWW-Authenticate": "how to authorise"},
+    429: {"Retry-After": "seconds to wait before trying again"},
+    503: {"Retry-After": "seconds to wait before trying again"},
+}
+_LOCATION = {"Location": "where what was made is found"}
+_MAKES = {"preserveEvidence", "createIssuance"}
 
 _TAGS = {
     "evidence": "存证: items, one or many, and their bundles",
@@ -132,6 +140,16 @@ def in_chinese(description: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def _add_headers(operation: dict[str, Any]) -> None:
+    """The answers that carry a header of their own say so."""
+    for status, answer in operation["responses"].items():
+        named = _LOCATION if status == "201" and operation["operationId"] in _MAKES else _HEADERS.get(int(status), {})
+        if named:
+            answer["headers"] = {
+                name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in named.items()
+            }
+
+
 def describe(app: FastAPI) -> None:
     """`app.openapi()` gives the whole description, made once when first asked for."""
 
@@ -145,6 +163,7 @@ def describe(app: FastAPI) -> None:
         bodies = examples.bodies()
         for operation in (operation for path in found["paths"].values() for operation in path.values()):
             _add_examples(operation, bodies)
+            _add_headers(operation)
         components = found.setdefault("components", {})
         components["schemas"] = ALL_COMPONENTS
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from chain_gateway.port import ChainGateway, LedgerReads
 from evidence.api.deps import JSON, Running, StrictRoute, answer, content, described
+from evidence.api.status import whole_list
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from models.anchor import Block, TxId
@@ -50,7 +51,7 @@ def _block(block: Block) -> dict[str, JSONValue]:
 )
 async def chains(service: Running) -> Response:
     """Every chain: engine, nodes with their own heads, how far our anchors are final on it."""
-    return answer({"items": await service.chain_states()})
+    return answer(whole_list(service, [*await service.chain_states()]))
 
 
 @router.get(
@@ -72,7 +73,7 @@ async def blocks(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="how many blocks at most")] = PAGE_BLOCKS,
 ) -> Response:
-    """The node's blocks from a height on, or its newest ones."""
+    """The node's blocks from a height on, or its newest ones; the next page begins `from` what `next_cursor` says."""
     gateway = _gateway(service, chain, node)
     head = await gateway.head()
     first = max(0, head.height + 1 - limit) if start is None else start
@@ -81,7 +82,9 @@ async def blocks(
         if first <= head.height
         else []
     )
-    return answer({"chain": chain, "node": node, "head": head.height, "items": found})
+    after = first + len(found)
+    page = whole_list(service, [*found], total=head.height + 1, after=after if found and after <= head.height else None)
+    return answer({"chain": chain, "node": node, "head": head.height, **page})
 
 
 @router.get(

@@ -14,7 +14,7 @@ from evidence.api.intake import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_WAIT_S
 from evidence.api.jsonschema import stages_schema, template_summary
 from evidence.api.metrics import CONTENT_TYPE, gauge
 from evidence.api.problems import encode
-from evidence.api.status import chain_rows, oldest_promise_age_s
+from evidence.api.status import chain_rows, oldest_promise_age_s, whole_list
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from models.canonical import MAX_BODY_BYTES, JSONValue
@@ -39,11 +39,10 @@ def template_named(name: str) -> Template:
 @router.get(
     "/v1/templates", **described("listTemplates", "Templates", {200: ("All of them.", content(JSON, "Templates"))}, public=True)
 )
-def templates() -> Response:
+def templates(service: Running) -> Response:
     """Every published template: name, 中文名称, how it reaches the chain, digests of its bytes."""
-    return answer(
-        {"items": [template_summary(builtin(name)) for name in builtin_names()]}, headers={"cache-control": "public, max-age=300"}
-    )
+    items: list[JSONValue] = [template_summary(builtin(name)) for name in builtin_names()]
+    return answer(whole_list(service, items), headers={"cache-control": "public, max-age=300"})
 
 
 def _unchanging(request: Request, body: bytes, etag: str, media_type: str) -> Response:

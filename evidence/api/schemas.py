@@ -210,16 +210,14 @@ _SEARCH = closed_object(
     },
 )
 
-_PAGE = open_object(
-    {
-        "items": array(ref("Summary")),
-        "next_cursor": nullable(TEXT),
-        "as_of": open_object({"tree_size": COUNT}),
-        "total": nullable(COUNT),
-        "complete": {"type": "string", "enum": ["stated", "proven"]},
-    },
-    {"transactions": array(ref("Transaction"))},
-)
+_LISTED = {
+    "next_cursor": nullable(TEXT),
+    "as_of": open_object({"tree_size": COUNT}),
+    "total": nullable(COUNT),
+    "complete": {"type": "string", "enum": ["stated", "proven"]},
+}
+
+_PAGE = open_object({"items": array(ref("Summary")), **_LISTED}, {"transactions": array(ref("Transaction"))})
 
 _ACCESS = open_object(
     {
@@ -306,7 +304,7 @@ COMPONENTS: dict[str, Schema] = {
     "BatchResult": _BATCH_RESULT,
     "BatchResults": open_object({"results": array(ref("BatchResult"))}),
     "Block": open_object({"chain": TEXT, "node": COUNT, **_BLOCK}),
-    "Blocks": open_object({"chain": TEXT, "node": COUNT, "head": COUNT, "items": array(open_object(_BLOCK))}),
+    "Blocks": open_object({"chain": TEXT, "node": COUNT, "head": COUNT, "items": array(open_object(_BLOCK)), **_LISTED}),
     "Certificate": {"type": "string", "format": "binary"},
     "ChainTransaction": open_object(
         {
@@ -320,7 +318,7 @@ COMPONENTS: dict[str, Schema] = {
             "payload": TEXT,
         }
     ),
-    "Chains": open_object({"items": array(_CHAIN)}),
+    "Chains": open_object({"items": array(_CHAIN), **_LISTED}),
     "ConsistencyPath": open_object({"from": COUNT, "to": COUNT, "path": array(NODE_HASH)}),
     "InclusionPath": open_object({"leaf_index": COUNT, "tree_size": COUNT, "path": array(NODE_HASH)}),
     "Issuance": _ISSUANCE,
@@ -349,7 +347,7 @@ COMPONENTS: dict[str, Schema] = {
         {"$schema": TEXT, "title": TEXT, "type": {"const": "object"}, "properties": {"type": "object"}}
     ),
     "TemplateSummary": _TEMPLATE_SUMMARY,
-    "Templates": open_object({"items": array(ref("TemplateSummary"))}),
+    "Templates": open_object({"items": array(ref("TemplateSummary")), **_LISTED}),
     "Text": TEXT,
     "Transaction": _TRANSACTION,
     "Verify": {

@@ -1,4 +1,4 @@
-"""Where the service stands, for the front page and the metrics: read from what the log and the anchoring already know."""
+"""Where the service stands, for the front page, lists and metrics: read from what the log and the anchoring already know."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from evidence import store as rows
 from evidence.batch import moment
 from evidence.bootstrap import Service
 from evidence.explorer.page import ChainRow, Head, ItemRow
+from models.canonical import JSONValue
 from models.errors import Unknown
 from models.evidence import Evidence
 from models.template import builtin
@@ -69,6 +70,22 @@ def newest_items(service: Service, count: int) -> list[ItemRow]:
         )
         for row in found
     ]
+
+
+def whole_list(
+    service: Service, items: list[JSONValue], *, total: int | None = None, after: int | None = None
+) -> dict[str, JSONValue]:
+    """What every list answers with beside its items; `after` is what the next page begins with, `total` counts all pages.
+
+    Source: interface §3 (Lists).
+    """
+    return {
+        "items": items,
+        "next_cursor": None if after is None else str(after),
+        "as_of": {"tree_size": service.log.state.size},
+        "total": len(items) if total is None else total,
+        "complete": "stated",
+    }
 
 
 def oldest_promise_age_s(service: Service, now: datetime) -> float:
