@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evidence.cli import plain
 from evidence.cli.console import Console, table
 from evidence.cli.exits import Exit, Usage
 from evidence.cli.files import read, write
@@ -63,6 +64,7 @@ def register(verbs: Verbs) -> None:
         help=verbs.say("答案包含整个分片，任何人可自行复核", "show slices whole: anyone can recount"),
     )
     recount = group.add("recount", REMOTE, _recount, "由存档重算分片与索引并签名", "derive slices and index again, and attest it")
+    plain.register(group)
     end = group.add("end", REMOTE, _end, "结束一个流：签名的最后一片", "end a stream: its signed last slice")
     end.add_argument("--reason", default="ended by its owner", metavar="TEXT")
     for parser in (query, recount):
