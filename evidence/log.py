@@ -174,12 +174,15 @@ class Log:
 
     def check_open(self) -> None:
         """Return if an item could be sealed now. Raises: Unready and its kinds, HomeRefused."""
-        self._check_stopped()
-        if self._closing:
-            raise Unready("the service is shutting down", retry_after_s=10)
+        self._check_running()
         if self._clock().timestamp() * 1000 < self.state.head.newest_ms - 1000 * BACK_JUMP.total_seconds():
             raise Unready("the clock went back behind the newest item: sealing pauses until it has caught up", retry_after_s=30)
         self._guard()
+
+    def _check_running(self) -> None:
+        self._check_stopped()
+        if self._closing:
+            raise Unready("the service is shutting down", retry_after_s=10)
 
     def _check_stopped(self) -> None:
         if self._stopped is not None:
@@ -193,11 +196,13 @@ class Log:
         """Every item is in the log and flushed, stood there before, or is named with the error that refused it.
 
         Shapes: n items → n outcomes, in order; all of one call lie in one commit. `checked` says that the
-            caller has come from `check_open` without waiting for anything.
+            caller asked `check_open` when the items came.
         Raises: Unready (nothing stored), OutcomeOpen (may be stored: send the same again), HomeRefused.
         Source: T/SAC 004—2024 6.4.3, 6.4.4; architecture §5 (Append).
         """
-        if not checked:
+        if checked:
+            self._check_running()
+        else:
             self.check_open()
         loop = asyncio.get_running_loop()
         call = _Call(items, loop, loop.create_future())

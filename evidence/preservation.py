@@ -24,7 +24,7 @@ from evidence.log import Log
 from evidence.preparation import Intake, Preparation, Prepared
 from evidence.store import Store
 from evidence.times import beijing_time
-from models.canonical import JSONValue, b64, canonical, format_time
+from models.canonical import JSONValue, b64, b64_each, canonical, format_time
 from models.errors import EvidenceError
 from models.evidence import Evidence, EvidenceId, Statement
 
@@ -71,7 +71,7 @@ class Preserved:
 
     def to_text(self) -> str:
         """The same body as JSON text, put together from parts: all answers of one commit share the checkpoint's."""
-        proof = ",".join([f'"{b64(node)}"' for node in self.inclusion_proof])
+        proof = ",".join([f'"{text}"' for text in b64_each(self.inclusion_proof)])
         secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
         return (
             f'{{"evidence_id":"{self.evidence_id}","state":"{self.state}","leaf_index":{self.leaf_index},'
@@ -117,7 +117,7 @@ class Preservation:
                 ready.append((place, self._preparation.prepare(body, caller, request_id)))
             except EvidenceError as error:
                 answers[place] = error
-        outcomes = await self._log.append([made.pending for _, made in ready], checked=len(bodies) == 1) if ready else []
+        outcomes = await self._log.append([made.pending for _, made in ready], checked=True) if ready else []
         for (place, prepared), outcome in zip(ready, outcomes, strict=True):
             answers[place] = await self._answer(prepared, outcome, request_id)
         return [answer for answer in answers if answer is not None]

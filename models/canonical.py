@@ -289,6 +289,12 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def b64_each(digests: Sequence[bytes]) -> list[str]:
+    """The `b64` of each of many digests of 32 bytes, by one call: a zero byte makes each of them whole groups of three."""
+    text = binascii.b2a_base64(b"\0".join(digests) + b"\0", newline=False).decode("ascii") if digests else ""
+    return [text[start : start + 43] + "=" for start in range(0, len(text), 44)]
+
+
 def b64u(data: bytes) -> str:
     """URL-safe base64 without padding, the form of salts."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
