@@ -51,7 +51,7 @@ def register(verbs: Verbs) -> None:
         "按关键字或取值查询，答案附完整性证明",
         "ask for keywords or a value: the answer proves it is complete",
     )
-    query.add_argument("--keyword", metavar="K", action="append", default=[])
+    query.add_argument("--keyword", metavar="K", nargs="+", action="extend", default=[])
     query.add_argument("--all", action="store_true", help=verbs.say("同时含全部关键字的行", "lines that hold all the keywords"))
     query.add_argument("--value", metavar="RULE=V", help=verbs.say("提取规则的一个取值", "a value of an extraction rule"))
     query.add_argument("-o", "--output", metavar="answer.cz", help=verbs.say("写出可离线验证的答案包", "the answer as a bundle"))
@@ -73,7 +73,8 @@ def register(verbs: Verbs) -> None:
     for parser in (show, query, recount):
         parser.add_argument("--submitter", metavar="ACCOUNT")
     for parser in (show, query, recount, end):
-        parser.add_argument("id", metavar="ID")
+        # --keyword takes all words that follow it: where the id is the last of them, `_query` takes it back.
+        parser.add_argument("id", metavar="ID", nargs="?" if parser is query else None)
     end.add_argument("--state", metavar="DIR")
 
 
@@ -378,6 +379,10 @@ def _question(args: argparse.Namespace) -> dict[str, JSONValue]:
 
 
 def _query(args: argparse.Namespace, console: Console) -> Exit:
+    if args.id is None:
+        if len(args.keyword) <= 1:
+            raise Usage("question names no stream: expected ID", hint="evidence stream query ID --keyword K…")
+        args.id = args.keyword.pop()
     question = _question(args)
     with connect(args, console) as client:
         found = client.query_stream(args.id, question)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from served import ENTRY, Served, Verb, clean_environment
 
-from evidence.cli.app import run
+from evidence.cli.app import build_parser, run
+from evidence.cli.exits import Usage
 from evidence.collector import CollectorState, state_path
 
 LINES = [f"line {number} {'ERROR 失败' if number % 5 == 0 else 'ok'}" for number in range(40)]
@@ -68,6 +69,17 @@ def test_lines_are_printed_in_order_with_position_and_time(
     assert "n(ERROR) = 8" in lines
 
 
+def test_several_keywords_follow_one_option_and_the_id_may_come_last(verb: Verb, stream: str) -> None:
+    _, expected = verb("stream", "query", stream, "--keyword", "ERROR", "--keyword", "失败", "--all")
+    several = verb("stream", "query", stream, "--keyword", "ERROR", "失败", "--all")[1]
+    last = verb("stream", "query", "--all", "--keyword", "ERROR", "失败", stream)[1]
+    for found in (several, last):
+        assert (found["counts"], found["lines"], found["verdict"]) == (expected["counts"], expected["lines"], "VALID")
+    assert verb("stream", "query", "--keyword", "ERROR", stream)[0] == 0
+    assert verb("stream", "query", "--keyword", "ERROR")[0] == 64
+    assert verb("stream", "query", "--value", "account=1")[0] == 64
+
+
 def test_what_is_not_indexed_is_undecided_and_offers_the_scan(verb: Verb, stream: str) -> None:
     code, found = verb("stream", "query", stream, "--keyword", "line")
     assert (code, found["counts"][0]["n"]) == (2, None)
@@ -90,6 +102,26 @@ def test_what_is_not_indexed_is_undecided_and_offers_the_scan(verb: Verb, stream
 )
 def test_refuses_a_question_that_asks_nothing_or_too_much(verb: Verb, stream: str, words: list[str], expected: int) -> None:
     assert verb("stream", "query", stream, *words)[0] == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run --stream ID --source kafka://H:1/T --keywords F --slice-lines 1 --slice-bytes 1 --slice-seconds 1",
+        "run --stream ID --source file:P --keywords F --slice merkle --index hash --once",
+        "list",
+        "show ID",
+        "query ID --keyword K L --all --from T --to T -o answer.cz",
+        "query ID --value RULE=V --from T --to T -o answer.cz",
+        "recount ID --from T --to T",
+        "end ID",
+    ],
+)
+def test_words_of_the_interface_are_understood_and_others_are_not(line: str) -> None:
+    parser = build_parser("en")
+    assert parser.parse_args(["stream", *line.split(), "--url", "U", "--json"]).run
+    with pytest.raises(Usage):
+        parser.parse_args(["stream", *line.split(), "--no-such-word"])
 
 
 def test_refuses_an_unknown_stream(verb: Verb) -> None:
