@@ -25,8 +25,17 @@ def register(verbs: Verbs) -> None:
     add = group.add(
         "add", LOCAL, _add, "新增账号；令牌只显示一次，在行末", "a new account; its token is printed once, last on the line"
     )
-    add.add_argument("name", metavar="NAME")
-    add.add_argument("--role", choices=ROLES, action="append", required=True)
+    add.add_argument("name", metavar="NAME", help=verbs.say("账号名称，不含个人信息", "the account: nothing personal in it"))
+    add.add_argument(
+        "--role",
+        choices=ROLES,
+        action="append",
+        required=True,
+        help=verbs.say(
+            "角色，可重复：business 本主体的存证，auditor 全部元数据与证明，court 含内容（有记录），operator 运维",
+            "repeatable: business its own subject, auditor metadata and proofs, court with contents (recorded), operator runs it",
+        ),
+    )
     add.add_argument(
         "--subject",
         metavar="ID[=NAME]",
@@ -35,18 +44,20 @@ def register(verbs: Verbs) -> None:
     _expires(add, verbs)
     group.add("list", LOCAL, _list, "列出账号", "the accounts")
     revoke = group.add("revoke", LOCAL, _revoke, "吊销账号的所有令牌", "no token of the account is good any more")
-    revoke.add_argument("name", metavar="NAME")
+    revoke.add_argument("name", metavar="NAME", help=verbs.say("账号名称", "the account"))
     rotate = group.add("rotate", LOCAL, _rotate, "换发令牌；旧令牌随即失效", "a new token; the earlier ones are revoked")
-    rotate.add_argument("name", metavar="NAME")
+    rotate.add_argument("name", metavar="NAME", help=verbs.say("账号名称", "the account"))
     _expires(rotate, verbs)
 
     signs = group.add(
         "register", LOCAL, _register, "登记账号的签名证书或公钥", "the account may sign under this certificate or key"
     )
-    signs.add_argument("name", metavar="NAME")
+    signs.add_argument("name", metavar="NAME", help=verbs.say("账号名称", "the account"))
     chosen = signs.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--certificate", metavar="C.cer")
-    chosen.add_argument("--vkey", metavar="VKEY")
+    chosen.add_argument(
+        "--certificate", metavar="C.cer", help=verbs.say("签名证书（PEM 或 DER）", "the certificate it signs under, PEM or DER")
+    )
+    chosen.add_argument("--vkey", metavar="VKEY", help=verbs.say("key show 输出的公钥", "the public key that key show prints"))
 
 
 def _expires(parser: Parser, verbs: Verbs) -> None:

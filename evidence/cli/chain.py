@@ -25,16 +25,36 @@ def register(verbs: Verbs) -> None:
     )
     group.add("nodes", REMOTE, _nodes, "各链各节点的状态", "every node of every chain, by its own word")
     blocks = group.add("blocks", REMOTE, _blocks, "某节点的区块", "blocks as one node has them")
-    blocks.add_argument("--limit", type=positive, default=20, metavar="N")
-    blocks.add_argument("--from", dest="start", type=int, metavar="HEIGHT")
+    blocks.add_argument(
+        "--limit",
+        type=positive,
+        default=20,
+        metavar="N",
+        help=verbs.say("至多多少个区块，默认 20", "how many at most, 20 by default"),
+    )
+    blocks.add_argument(
+        "--from",
+        dest="start",
+        type=int,
+        metavar="HEIGHT",
+        help=verbs.say("起始高度；不写则为最新的若干区块", "the first height; the newest ones if left out"),
+    )
     show = group.add("show", REMOTE, _show, "一笔交易，按节点", "a transaction as one node has it, or each of them")
-    show.add_argument("tx", metavar="TX")
-    show.add_argument("--all-nodes", action="store_true")
+    show.add_argument(
+        "tx", metavar="TX", help=verbs.say("交易编号，见 show 所列回执", "the transaction, as in the receipts that show lists")
+    )
+    show.add_argument("--all-nodes", action="store_true", help=verbs.say("逐一询问全部节点", "ask each node"))
     for parser in (blocks, show):
         parser.add_argument(
             "--chain", metavar="ID", help=verbs.say("只有一条链时可省", "may be left out where there is one chain")
         )
-        parser.add_argument("--node", type=int, default=None, metavar="N")
+        parser.add_argument(
+            "--node",
+            type=int,
+            default=None,
+            metavar="N",
+            help=verbs.say("节点序号，默认第一个", "the number of the node, the first by default"),
+        )
     compare = group.add(
         "compare",
         REMOTE,
@@ -42,7 +62,11 @@ def register(verbs: Verbs) -> None:
         "比对各节点对某项存证的回答；不一致时退出 1 并指出节点",
         "compare the nodes' answers on an item; 1 and the node that differs",
     )
-    compare.add_argument("id", metavar="ID")
+    compare.add_argument(
+        "id",
+        metavar="ID",
+        help=verbs.say("存证编号，或其至少 8 位的唯一前缀", "an evidence id, or a unique prefix of at least 8 digits"),
+    )
 
 
 def _items(value: JSONValue) -> list[dict[str, JSONValue]]:

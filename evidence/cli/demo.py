@@ -35,7 +35,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _MORE_ZH = """\
 默认：README、LICENSE、附录A 示例、附录B 九个环节（本机有 EVIDENCE_HOME 时由三个不同令牌逐一提交）、本机一份日志；
-等待终局、出证、在不得联网的独立进程中验证，并对每个证据包的篡改副本说明为何被拒。
+等待最终确认、出证、在不得联网的独立进程中验证，并对每个证据包的篡改副本说明为何被拒。
 信任文件取自 EVIDENCE_HOME，或以 --trust 给出。仅当全部 VALID 且每个篡改副本均被拒时退出 0。"""
 _MORE_EN = """\
 By default README, LICENSE, the Appendix A example, the nine stages of Appendix B (by three different tokens where
@@ -47,9 +47,21 @@ EVIDENCE_HOME, or --trust. Exit 0 only if every verdict is VALID and every tampe
 def register(verbs: Verbs) -> None:
     """`demo` is in the table."""
     demo = verbs.add("demo", REMOTE, _demo, "以真实文件演示全过程", "the whole path on real files", more=(_MORE_ZH, _MORE_EN))
-    demo.add_argument("paths", metavar="PATH", nargs="*")
-    demo.add_argument("--trust", metavar="trust.toml")
-    demo.add_argument("--timeout", type=seconds, default=120.0, metavar="S")
+    demo.add_argument(
+        "paths", metavar="PATH", nargs="*", help=verbs.say("改为演示这些文件或文件夹", "files or folders to show instead")
+    )
+    demo.add_argument(
+        "--trust",
+        metavar="trust.toml",
+        help=verbs.say("信任文件；默认取自 EVIDENCE_HOME", "the trust file; that of EVIDENCE_HOME by default"),
+    )
+    demo.add_argument(
+        "--timeout",
+        type=seconds,
+        default=120.0,
+        metavar="S",
+        help=verbs.say("至多等待最终确认多少秒，默认 120", "seconds to wait for finality, 120 by default"),
+    )
     demo.add_argument(
         "--keep", metavar="DIR", help=verbs.say("保留证据包与信任文件的文件夹", "folder in which bundles and trust file stay")
     )

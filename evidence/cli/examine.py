@@ -75,7 +75,7 @@ def map_text(damage: DamageMap, console: Console) -> str:
         ("仍可出证", "provable", damage.provable),
         ("不可再出证", "no longer provable", damage.unprovable),
         ("内容不可再出示", "values no longer to be shown", damage.undisclosable),
-        ("尚未终局", "not final yet", damage.unanchored),
+        ("尚未最终确认", "not final yet", damage.unanchored),
     ):
         if ranges:
             lines.append(f"{say(zh, en)}: {_ranges(ranges)}")

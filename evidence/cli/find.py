@@ -38,15 +38,38 @@ def register(verbs: Verbs) -> None:
         metavar="FILE",
         help=verbs.say("按文件内容查询，只发送其摘要", "by the content of a file; only its digest is sent"),
     )
-    query.add_argument("--link-code", metavar="CODE")
-    query.add_argument("--template", metavar="NAME")
-    query.add_argument("--subject", metavar="ID")
-    query.add_argument("--field", metavar="NAME=VALUE", action="append", default=[])
-    query.add_argument("--axis", choices=["occurred", "preserved", "final"])
-    query.add_argument("--from", metavar="TIME", dest="start")
-    query.add_argument("--to", metavar="TIME", dest="end")
-    query.add_argument("--limit", type=positive, metavar="N")
-    query.add_argument("--cursor")
+    query.add_argument("--link-code", metavar="CODE", help=verbs.say("链式数据的链接码", "the code of a link"))
+    query.add_argument("--template", metavar="NAME", help=verbs.say("模板，如 file@1", "a template, for example file@1"))
+    query.add_argument("--subject", metavar="ID", help=verbs.say("存证主体", "the subject"))
+    query.add_argument(
+        "--field",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=verbs.say(
+            "字段的精确值，限模板中可查询的字段；可重复",
+            "the exact value of a field that the template makes searchable; repeatable",
+        ),
+    )
+    query.add_argument(
+        "--axis",
+        choices=["occurred", "preserved", "final"],
+        help=verbs.say(
+            "--from 与 --to 所指的时间：发生、受理（默认）、最终确认", "which time --from and --to are of; preserved by default"
+        ),
+    )
+    query.add_argument(
+        "--from",
+        metavar="TIME",
+        dest="start",
+        help=verbs.say(
+            "起始时间，含；带时区的 RFC 3339，或日期（北京时间当日）",
+            "from this time on: RFC 3339 with zone, or a date (that day in Beijing)",
+        ),
+    )
+    query.add_argument("--to", metavar="TIME", dest="end", help=verbs.say("截止时间，不含", "before this time"))
+    query.add_argument("--limit", type=positive, metavar="N", help=verbs.say("本页至多多少条", "how many in this page at most"))
+    query.add_argument("--cursor", help=verbs.say("上一页给出的 next_cursor", "the next_cursor of the page before"))
 
 
 def flat(value: JSONValue, name: str = "") -> list[tuple[str, str]]:

@@ -22,10 +22,22 @@ the file that `seal` kept, and they are joined on this machine."""
 def register(verbs: Verbs) -> None:
     """`issue` is in the table."""
     issue = verbs.add("issue", REMOTE, _issue, "出证：取得证据包 .cz", "出证: hand out a bundle", more=(_MORE_ZH, _MORE_EN))
-    issue.add_argument("id", metavar="ID")
-    issue.add_argument("-o", "--output", metavar="X.cz", required=True)
-    issue.add_argument("--disclose", metavar="FIELD", nargs="*", action="extend")
-    issue.add_argument("--opening", metavar="O")
+    issue.add_argument(
+        "id",
+        metavar="ID",
+        help=verbs.say("存证编号，或其至少 8 位的唯一前缀", "an evidence id, or a unique prefix of at least 8 digits"),
+    )
+    issue.add_argument(
+        "-o",
+        "--output",
+        metavar="X.cz",
+        required=True,
+        help=verbs.say("证据包写到何处；- 为标准输出", "where the bundle goes; - is standard output"),
+    )
+    issue.add_argument(
+        "--disclose", metavar="FIELD", nargs="*", action="extend", help=verbs.say("只披露这些字段", "disclose only these fields")
+    )
+    issue.add_argument("--opening", metavar="O", help=verbs.say("seal 时保存的 opening 文件", "the opening that seal wrote"))
     issue.add_argument(
         "--kind",
         choices=["item", "transaction"],

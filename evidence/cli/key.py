@@ -19,11 +19,15 @@ def register(verbs: Verbs) -> None:
     """`key new` and `key show` are in the table."""
     group = verbs.group("key", LOCAL, "提交方签名密钥", "the signing key of a submitter")
     new = group.add("new", LOCAL, _new, "生成 SM2 私钥", "make an SM2 key", more=(_MORE_ZH, _MORE_EN))
-    new.add_argument("-o", "--output", metavar="K.pem", required=True)
+    new.add_argument(
+        "-o", "--output", metavar="K.pem", required=True, help=verbs.say("私钥写到何处", "where the private key goes")
+    )
     show = group.add("show", LOCAL, _show, "由私钥显示公钥与 vkey", "the public key and vkey of a private key")
-    show.add_argument("file", metavar="K.pem")
+    show.add_argument("file", metavar="K.pem", help=verbs.say("私钥文件", "the private key"))
     for parser in (new, show):
-        parser.add_argument("--account", metavar="NAME", required=True)
+        parser.add_argument(
+            "--account", metavar="NAME", required=True, help=verbs.say("以此密钥签名的账号", "the account that signs with it")
+        )
 
 
 def _document(path: str, pem: bytes, account: str) -> tuple[dict[str, JSONValue], str]:

@@ -67,13 +67,35 @@ def register(verbs: Verbs) -> None:
     preserve = verbs.add(
         "preserve", REMOTE, _preserve, "存证：文件或一份提交", "preserve files, or one submission", more=(_MORE_ZH, _MORE_EN)
     )
-    preserve.add_argument("files", metavar="FILE", nargs="*")
-    preserve.add_argument("-f", "--submission", metavar="SUBMISSION|-")
+    preserve.add_argument("files", metavar="FILE", nargs="*", help=verbs.say("要存证的文件", "files to preserve"))
+    preserve.add_argument(
+        "-f",
+        "--submission",
+        metavar="SUBMISSION|-",
+        help=verbs.say("发送这份提交；- 为标准输入", "send this submission; - is standard input"),
+    )
     preserve.add_argument("-r", "--recursive", action="store_true", help=verbs.say("文件夹内的所有文件", "all files in a folder"))
-    preserve.add_argument("--originals", choices=["upload", "keep"], default="upload")
-    preserve.add_argument("--save", nargs="?", const="", metavar="FILE.promise.json")
-    preserve.add_argument("--wait", choices=["final"])
-    preserve.add_argument("--timeout", type=seconds, default=60.0, metavar="S")
+    preserve.add_argument(
+        "--originals",
+        choices=["upload", "keep"],
+        default="upload",
+        help=verbs.say("upload（默认）上传原件；keep 只发送摘要", "upload (by default) or keep them and send digests only"),
+    )
+    preserve.add_argument(
+        "--save",
+        nargs="?",
+        const="",
+        metavar="FILE.promise.json",
+        help=verbs.say("保存承诺；不给文件名则存于原文件旁", "keep the promise; beside the file if no name is given"),
+    )
+    preserve.add_argument("--wait", choices=["final"], help=verbs.say("等到最终确认才返回", "return when it is final"))
+    preserve.add_argument(
+        "--timeout",
+        type=seconds,
+        default=60.0,
+        metavar="S",
+        help=verbs.say("至多等待多少秒，默认 60", "seconds to wait at most, 60 by default"),
+    )
     preserve.add_argument(
         "--trust",
         metavar="trust.toml",
@@ -181,7 +203,7 @@ def _wait(items: Sequence[_Item], client: Client, console: Console, timeout_s: f
             item.state = str(client.wait(item.promise.evidence_id, timeout_s=timeout_s).get("state"))
         except NotFinal as error:
             item.error = error
-        console.progress(done, len(kept), console.say("已终局", "final"))
+        console.progress(done, len(kept), console.say("已最终确认", "final"))
 
 
 def _document(item: _Item, request_id: str) -> dict[str, JSONValue]:

@@ -37,15 +37,30 @@ def register(verbs: Verbs) -> None:
         "commit and sign here; only the sealed form is sent",
         more=(_MORE_ZH, _MORE_EN),
     )
-    seal.add_argument("input", metavar="SUBMISSION|FILE")
-    seal.add_argument("-o", "--output", metavar="X.sealed.json", required=True)
-    seal.add_argument("--opening", metavar="X.opening.json", required=True)
+    seal.add_argument(
+        "input",
+        metavar="SUBMISSION|FILE",
+        help=verbs.say("一份提交，或按 file@1 密封的文件", "a submission, or a file to seal as file@1"),
+    )
+    seal.add_argument(
+        "-o",
+        "--output",
+        metavar="X.sealed.json",
+        required=True,
+        help=verbs.say("密封提交写到何处", "where the sealed submission goes"),
+    )
+    seal.add_argument(
+        "--opening",
+        metavar="X.opening.json",
+        required=True,
+        help=verbs.say("内容与密钥写到何处，须保密", "where contents and secret go: to be kept like the original"),
+    )
     signing_options(seal, zh, required=True)
     seal.add_argument("--account", metavar="FILE", help=verbs.say("whoami --json 的输出", "what whoami --json printed"))
-    seal.add_argument("--log", metavar="ORIGIN")
-    seal.add_argument("--submitter", metavar="ACCOUNT")
-    seal.add_argument("--subject-id", metavar="ID")
-    seal.add_argument("--subject-name", metavar="NAME")
+    seal.add_argument("--log", metavar="ORIGIN", help=verbs.say("日志名称", "the origin of the log"))
+    seal.add_argument("--submitter", metavar="ACCOUNT", help=verbs.say("提交的账号", "the account that submits"))
+    seal.add_argument("--subject-id", metavar="ID", help=verbs.say("主体标识", "the id of the subject"))
+    seal.add_argument("--subject-name", metavar="NAME", help=verbs.say("主体名称", "the name of the subject"))
 
 
 def _account(args: argparse.Namespace) -> dict[str, JSONValue]:

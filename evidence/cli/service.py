@@ -23,11 +23,26 @@ def register(verbs: Verbs) -> None:
         "建立数据目录：密钥、数据库、内嵌账本、本机主体与令牌；可重复执行，从不覆盖密钥",
         "make a home: keys, database, embedded ledger, a subject and a token; idempotent, never overwrites a key",
     )
-    init.add_argument("--environment", choices=["sandbox", "production"])
-    init.add_argument("--origin", metavar="NAME")
+    init.add_argument(
+        "--environment",
+        choices=["sandbox", "production"],
+        help=verbs.say("测试环境（默认，不得作为证据使用）或生产环境", "sandbox (by default: not evidence) or production"),
+    )
+    init.add_argument(
+        "--origin",
+        metavar="NAME",
+        help=verbs.say("日志名称，全世界唯一，此后不变", "the name of the log: unique in the world, never changed"),
+    )
     serve = verbs.add("serve", LOCAL, _serve, "运行服务；SIGTERM 时从容结束", "run the service; graceful on SIGTERM")
-    serve.add_argument("--host", metavar="H")
-    serve.add_argument("--port", metavar="P", type=_port)
+    serve.add_argument(
+        "--host", metavar="H", help=verbs.say("监听的地址，默认仅本机", "the address to listen on; by default this machine only")
+    )
+    serve.add_argument(
+        "--port",
+        metavar="P",
+        type=_port,
+        help=verbs.say("监听的端口，默认 EVIDENCE_PORT 或 8000", "the port; by default EVIDENCE_PORT or 8000"),
+    )
 
 
 def _port(text: str) -> int:

@@ -24,7 +24,7 @@ def register(verbs: Verbs) -> None:
     )
     group.add("list", LOCAL, _list, "列出模板", "the templates that can be submitted")
     show = group.add("show", LOCAL, _show, "查看模板的环节与字段", "stages and fields of a template")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help=verbs.say("模板，如 file@1", "a template, for example file@1"))
     example = group.add(
         "example",
         LOCAL,
@@ -32,7 +32,7 @@ def register(verbs: Verbs) -> None:
         "输出一份合规的虚构提交，每次的 client_key 均不同，可直接用于 preserve -f -",
         "a valid synthetic submission, each time with a fresh client_key, ready for preserve -f -",
     )
-    example.add_argument("name", metavar="NAME")
+    example.add_argument("name", metavar="NAME", help=verbs.say("模板，如 file@1", "a template, for example file@1"))
     check = group.add(
         "check",
         LOCAL,
@@ -40,7 +40,7 @@ def register(verbs: Verbs) -> None:
         "检查模板文件，或检查提交是否符合其模板",
         "check a template file, or a submission against its template",
     )
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", help=verbs.say("模板文件，或一份提交", "a template file, or a submission"))
 
 
 def _list(_: argparse.Namespace, console: Console) -> Exit:

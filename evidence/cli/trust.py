@@ -26,7 +26,13 @@ def register(verbs: Verbs) -> None:
         "导出本服务的信任文件；须以不同于证据包的途径交付",
         "the roots of this service, to be handed over by another way than the bundle",
     )
-    export.add_argument("-o", "--output", metavar="FILE", required=True)
+    export.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help=verbs.say("写到何处；- 为标准输出", "where it goes; - is standard output"),
+    )
     fingerprint = group.add(
         "fingerprint",
         LOCAL,
@@ -34,7 +40,7 @@ def register(verbs: Verbs) -> None:
         "信任文件的指纹，可当面或电话核对",
         "the fingerprint of a trust file, to be read aloud",
     )
-    fingerprint.add_argument("file", metavar="FILE")
+    fingerprint.add_argument("file", metavar="FILE", help=verbs.say("信任文件", "the trust file"))
 
 
 def fingerprint_of(data: bytes) -> str:

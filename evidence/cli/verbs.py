@@ -21,7 +21,7 @@ _WHERE_EN = """\
 The token comes from EVIDENCE_TOKEN, EVIDENCE_TOKEN_FILE or EVIDENCE_HOME/token;
 there is no --token, because it would show in the list of processes."""
 _CODES_ZH = """\
-退出码：0 完成或 VALID · 1 INVALID 或被拒绝 · 2 INDETERMINATE 或尚未终局 · 3 输入不合格式
+退出码：0 完成或 VALID · 1 INVALID 或被拒绝 · 2 INDETERMINATE 或尚未最终确认 · 3 输入不合格式
         4 服务或链不可达 · 64 用法错误 · 70 内部错误 · 130 中断"""
 _CODES_EN = """\
 exit codes: 0 done or VALID · 1 INVALID or refused · 2 INDETERMINATE or not final yet · 3 malformed input

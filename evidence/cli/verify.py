@@ -31,10 +31,20 @@ _BY_SEVERITY = (Exit.REFUSED, Exit.MALFORMED, Exit.UNDECIDED)
 def register(verbs: Verbs) -> None:
     """`verify` is in the table."""
     verify = verbs.add("verify", LOCAL, _verify, "离线验证证据包", "verify bundles offline", more=(_MORE_ZH, _MORE_EN))
-    verify.add_argument("bundles", metavar="X.cz", nargs="+")
-    verify.add_argument("--trust", metavar="trust.toml", required=True)
-    verify.add_argument("--original", metavar="FILE", action="append", default=[])
-    verify.add_argument("--explain", metavar="DIR")
+    verify.add_argument("bundles", metavar="X.cz", nargs="+", help=verbs.say("证据包", "bundles"))
+    verify.add_argument("--trust", metavar="trust.toml", required=True, help=verbs.say("信任文件", "the trust file"))
+    verify.add_argument(
+        "--original",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help=verbs.say("一并核对的原件（可重复）", "an original to compare with what is disclosed (repeatable)"),
+    )
+    verify.add_argument(
+        "--explain",
+        metavar="DIR",
+        help=verbs.say("把每一步的字节与 openssl 命令写到此文件夹", "the folder for the bytes and openssl commands of each step"),
+    )
     answer = verbs.say("流式答案的问题须为此（可重复）", "the question of an answer must be this (repeatable)")
     verify.add_argument("--keyword", metavar="K", action="append", default=[], help=answer)
     verify.add_argument(
