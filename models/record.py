@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -68,12 +68,14 @@ class Record(NamedTuple):
 class Buffer:
     """The records of a slice: payloads joined, where each starts in `data`, and its position in the source.
 
-    Shapes: `offsets` u32 and `positions` u64, one each a record, ascending.
+    Shapes: `offsets` u32 and `positions` u64, one each a record, ascending; `parts` the payloads one by one, where whoever made
+        the buffer has them so.
     """
 
     data: bytes
     offsets: array[int]
     positions: array[int]
+    parts: list[bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Buffer:
@@ -109,6 +111,8 @@ class Buffer:
 
     def payloads(self) -> list[bytes]:
         """The payload of each record, in order."""
+        if self.parts is not None:
+            return self.parts
         data = self.data
         return [data[start:end] for start, end in zip(self.offsets, self.ends(), strict=True)]
 
@@ -130,8 +134,8 @@ def kafka_payload(timestamp_ms: int, key: bytes | None, value: bytes | None) -> 
     Source: formats §5.3.
     """
     parts = [timestamp_ms.to_bytes(8, signed=True)]
-    for field in (key, value):
-        parts += (_NULL.to_bytes(4), b"") if field is None else (len(field).to_bytes(4), field)
+    for member in (key, value):
+        parts += (_NULL.to_bytes(4), b"") if member is None else (len(member).to_bytes(4), member)
     return b"".join(parts)
 
 
@@ -148,10 +152,10 @@ def open_kafka(payload: bytes) -> tuple[int, bytes | None, bytes | None]:
         if length == _NULL:
             fields.append(None)
             continue
-        field = payload[at : at + length] if length >= 0 else b""
-        if length < 0 or len(field) != length:
+        member = payload[at : at + length] if length >= 0 else b""
+        if length < 0 or len(member) != length:
             raise Malformed("payload is no Kafka record: expected time, key and value with their lengths")
-        fields.append(field)
+        fields.append(member)
         at += length
     if at != len(payload):
         raise Malformed("payload is no Kafka record: it has bytes left over")

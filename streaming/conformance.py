@@ -198,7 +198,7 @@ class SourceLaws:
         await writing
         await source.aclose()
         assert len({record.payload for _, record in found.records}) == 6000
-        assert max(len(batch.data) for batch in found.batches) <= 4 << 20
+        assert max(batch.size for batch in found.batches) <= 4 << 20
 
     async def test_committed_position_is_taken_at_any_time(self, origin: Origin) -> None:
         await origin.write(numbered(0, 5))

@@ -133,7 +133,7 @@ class Pushed:
     def _put(self, entry: Batch | SourceGap) -> None:
         self._queue.append(entry)
         if isinstance(entry, Batch):
-            self._bytes += len(entry.data) + _RECORD_OVERHEAD * len(entry)
+            self._bytes += entry.size + _RECORD_OVERHEAD * len(entry)
 
     # --- the reader's side ------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Pushed:
             if isinstance(entry, SourceGap):
                 self._read_up_to = entry.end.offset
                 raise entry
-            self._bytes -= len(entry.data) + _RECORD_OVERHEAD * len(entry)
+            self._bytes -= entry.size + _RECORD_OVERHEAD * len(entry)
             self._read_up_to = entry.end
             self._changed.notify_all()
             return entry

@@ -25,6 +25,10 @@ _KAFKA_HEAD_BYTES: Final = 16
 _NULL: Final = 0xFFFFFFFF
 
 
+_MOST: Final = 255
+_EVERY: Final = frozenset(range(_MOST + 1))
+
+
 class _Beside(NamedTuple):
     """What can stand where a keyword was found, beginning within it but not being it.
 
@@ -63,7 +67,7 @@ class KeywordIndex:
         self._window = _WINDOW
         # Worked out when a keyword is first found: a large set has few that ever are. Two threads would find the same.
         self._beside: dict[int, _Beside] = {}
-        self._nexts: list[frozenset[int] | None] = [None] * len(self.keywords)
+        self._nexts = [_EVERY] * len(self.keywords)
         size = sum(map(len, self.keywords))
         self._automaton = (
             BytesAhoCorasick(
@@ -101,20 +105,20 @@ class KeywordIndex:
         line = -1
         while low < size:
             high = low + window
-            for rank, first, behind in automaton.find_matches_as_indexes(view[low : high + longest - 1]):
-                start = first + low
-                if start >= high:
-                    break
-                end = behind + low
+            matches = automaton.find_matches_as_indexes(view[low : high + longest - 1])
+            while matches and matches[-1][1] >= window:
+                matches.pop()
+            for rank, first, behind in matches:
+                start, end = first + low, behind + low
                 if start >= line_end:
                     line = bisect_right(starts, start) - 1
                     line_end = ends[line] if line >= 0 else 0
                 if end <= line_end and not (word and _is_in_word(data, start, end, starts[line], line_end)):
                     lines = found[rank]
                     lines[line] = lines.get(line, 0) + 1
-                nexts = known[rank]
-                if nexts is None or (nexts and (end == size or data[end] in nexts)):
+                if (nexts := known[rank]) and (end == size or data[end] in nexts):
                     self._add_beside(rank, data, start, end, starts, ends, found)
+            del matches  # before the next ones are there
             # What begins before the end of a match was found with it, also where that lies behind the window.
             low = max(high, end)
 
@@ -151,7 +155,7 @@ class KeywordIndex:
         follow = [self._following(keyword[offset:]) for offset in range(1, size)]
         beside = _Beside(inside, tuple(offset for offset, bytes_ in enumerate(follow, 1) if bytes_))
         self._beside[rank] = beside
-        self._nexts[rank] = _EVERY if inside else frozenset().union(*follow)
+        self._nexts[rank] = _EVERY if inside else frozenset[int]().union(*follow)
         return beside
 
     def _following(self, text: bytes) -> frozenset[int]:
@@ -165,10 +169,6 @@ class KeywordIndex:
                 break
             at = bisect_left(self.keywords, text + bytes((byte + 1,)))
         return frozenset(found)
-
-
-_MOST: Final = 255
-_EVERY: Final = frozenset(range(_MOST + 1))
 
 
 def _is_in_word(data: bytes, start: int, end: int, line_start: int, line_end: int) -> bool:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from itertools import accumulate
-from operator import add
 
 from models.record import MAX_PIECE_BYTES
 from models.slice import Epoch
-from streaming.port import Batch
+from streaming.port import Batch, LineByLine
 
 
 class LineCutter:
@@ -43,7 +41,7 @@ class LineCutter:
         # Only the first can be longer than what came, and so than the limit where what came is not.
         longest = len(lines[0]) if lines else 0
         if len(rest) <= self._limit and max(longest, len(chunk)) <= self._limit:
-            return self._batch(lines, rest, epoch, opened)
+            return self._batch(lines, rest, self.taken + len(chunk), epoch, opened)
         return self._cut(lines, rest, epoch, opened)
 
     def rest(self, *, epoch: int, opened: Epoch | None = None) -> Batch | None:
@@ -52,17 +50,14 @@ class LineCutter:
             return None
         last, start, self._pending = self._pending, self.offset, b""
         self.offset = start + len(last)
-        return Batch(epoch, self.offset, last, array("I", (0,)), array("Q", (start,)), opened)
+        return Batch(epoch, self.offset, [last], (start,), opened)
 
-    def _batch(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch | None:
+    def _batch(self, lines: list[bytes], rest: bytes, behind: int, epoch: int, opened: Epoch | None) -> Batch | None:
         start, self._pending = self.offset, rest
         if not lines:
             return None
-        offsets = list(accumulate(map(len, lines), initial=0))
-        size = offsets.pop()
-        positions = list(map(add, offsets, range(start, start + len(lines))))
-        self.offset = start + size + len(lines)
-        return Batch(epoch, self.offset, b"".join(lines), array("I", offsets), array("Q", positions), opened)
+        self.offset = behind - len(rest)
+        return Batch(epoch, self.offset, lines, LineByLine(start, lines), opened)
 
     def _cut(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch:
         pieces: list[bytes] = []
@@ -80,8 +75,7 @@ class LineCutter:
             rest = rest[self._limit :]
             at += self._limit
         self.offset, self._pending = at, rest
-        offsets = array("I", accumulate(map(len, pieces[:-1]), initial=0))
-        return Batch(epoch, at, b"".join(pieces), offsets, positions, opened)
+        return Batch(epoch, at, pieces, positions, opened)
 
     def _pieces(self, line: bytes) -> Iterable[bytes]:
         if len(line) <= self._limit:

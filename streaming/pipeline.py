@@ -267,14 +267,16 @@ class Pipeline:
         failure: EvidenceError | None = None
         try:
             while not self._stopping.is_set():
-                if waiting is None:
-                    waiting = asyncio.ensure_future(self._read.get())
-                if not await self._is_there(waiting, stop):
-                    await self._sign_of_life()
-                    continue
-                if not waiting.done():
-                    break
-                event, waiting = waiting.result(), None
+                if waiting is None and not self._read.empty() and self._left_s() > 0:
+                    event = self._read.get_nowait()  # no task and no timer for what is there already
+                else:
+                    waiting = waiting or asyncio.ensure_future(self._read.get())
+                    if not await self._is_there(waiting, stop):
+                        await self._sign_of_life()
+                        continue
+                    if not waiting.done():
+                        break
+                    event, waiting = waiting.result(), None
                 if event is None or (isinstance(event, EvidenceError) and not isinstance(event, SourceGap)):
                     failure = event
                     break
@@ -288,7 +290,7 @@ class Pipeline:
 
     async def _is_there(self, waiting: asyncio.Task[_Event], stop: asyncio.Future[Any]) -> bool:
         """Whether something was read or `stop` called before the next slice is due."""
-        left_s = (self._due() - self._now()).total_seconds()
+        left_s = self._left_s()
         if left_s <= 0:
             return False
         timer = asyncio.ensure_future(self._told.sleep(left_s))
@@ -327,6 +329,9 @@ class Pipeline:
         if self._since is not None and self._told.cut.seconds is not None:
             due = min(due, self._since + timedelta(seconds=self._told.cut.seconds))
         return due
+
+    def _left_s(self) -> float:
+        return (self._due() - self._now()).total_seconds()
 
     async def _sign_of_life(self) -> None:
         filled = self._slicer.take()
@@ -405,7 +410,7 @@ class Pipeline:
             self._tell(state=State.HELD)
         self._tell(pending=self.progress.pending + 1, slices=self.progress.slices + 1)
         await self._finished.put(
-            FinishedSlice(header, self._declaration, secret, filled.buffer, made.commitment, made.packed)
+            FinishedSlice(header, self._declaration, secret, replace(filled.buffer, parts=None), made.commitment, made.packed)
         )
 
     async def _hand_over(self) -> None:

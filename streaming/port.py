@@ -9,10 +9,12 @@ says where to go on. It delivers at least once; what comes twice is dropped by p
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol, Self, cast, runtime_checkable
+from itertools import accumulate
+from operator import add
+from typing import Protocol, Self, cast, overload, runtime_checkable
 
 from models.errors import EvidenceError, Malformed, Unknown
 from models.record import Encoding, Position, Record
@@ -47,41 +49,68 @@ class SourceGap(StreamError):
         self.reason = reason
 
 
+class LineByLine(Sequence[int]):
+    """Positions of lines that stand one behind the other, an LF after each; worked out only where they are asked for."""
+
+    __slots__ = ("_payloads", "start")
+
+    def __init__(self, start: int, payloads: Sequence[bytes]) -> None:
+        self.start = start
+        self._payloads = payloads
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(add, accumulate(map(len, self._payloads), initial=self.start), range(len(self._payloads)))
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
+        if isinstance(place, slice):
+            return list(self)[place]
+        at = range(len(self))[place]
+        return self.start + sum(map(len, self._payloads[:at])) + at
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Records of one epoch in one contiguous buffer, in order.
+    """Records of one epoch, in order.
 
     `end` is the offset behind the last record, and behind what is known to hold none. `opened` comes
     with the first batch of an epoch that the reader does not know yet, which may hold no record.
 
-    Shapes: `offsets` u32 and `positions` u64, one each a record, positions strictly ascending and below `end`.
+    Shapes: `positions` one a record, strictly ascending and below `end`.
     """
 
     epoch: int
     end: int
-    data: bytes = b""
-    offsets: array[int] = field(default_factory=lambda: array("I"))
-    positions: array[int] = field(default_factory=lambda: array("Q"))
+    payloads: list[bytes] = field(default_factory=list)
+    positions: Sequence[int] = ()
     opened: Epoch | None = None
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.payloads)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the payloads have together."""
+        return sum(map(len, self.payloads))
 
     @classmethod
     def of(cls, records: list[Record], *, epoch: int, end: int, opened: Epoch | None = None) -> Batch:
         """The batch of `records`, which ascend by position."""
-        offsets, size = array("I"), 0
-        for record in records:
-            offsets.append(size)
-            size += len(record.payload)
         positions = array("Q", (record.position for record in records))
-        return cls(epoch, end, b"".join(record.payload for record in records), offsets, positions, opened)
+        return cls(epoch, end, [record.payload for record in records], positions, opened)
 
     def records(self) -> Iterator[Record]:
         """The records one by one; for tests and for what is not in a hurry."""
-        ends = [*self.offsets[1:], len(self.data)] if self.offsets else []
-        for position, start, end in zip(self.positions, self.offsets, ends, strict=True):
-            yield Record(position, self.data[start:end])
+        for position, payload in zip(self.positions, self.payloads, strict=True):
+            yield Record(position, payload)
 
 
 @runtime_checkable

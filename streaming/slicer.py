@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
+from operator import add
 from typing import Final, NamedTuple
 
 from models.errors import Malformed
@@ -24,7 +26,7 @@ from models.record import (
     open_kafka,
 )
 from models.slice import Epoch
-from streaming.port import Batch
+from streaming.port import Batch, LineByLine
 
 DEFAULT_LINES: Final = 10_000
 
@@ -139,13 +141,14 @@ class Slicer:
 
     def add(self, batch: Batch) -> Iterator[Filled]:
         """Every slice that `batch` fills, one by one as the caller asks; the rest of it is in the open slice at the end."""
-        at = bisect_left(batch.positions, self.position.offset)
+        begins = self.position.offset
+        at = 0 if not len(batch) or batch.positions[0] >= begins else bisect_left(batch.positions, begins)
         count = len(batch)
         while at < count:
-            room = self._room(batch, at)
-            if room:
-                self._keep(batch, at, at + room)
-                at += room
+            sizes = self._room(batch, at)
+            if sizes:
+                self._keep(batch, at, sizes)
+                at += len(sizes)
             if at < count or self._is_full():
                 filled = self.take()
                 if filled is not None:
@@ -169,22 +172,21 @@ class Slicer:
     def _is_full(self) -> bool:
         return self.lines >= self._rule.lines or self.bytes >= self._rule.bytes
 
-    def _room(self, batch: Batch, at: int) -> int:
-        """How many records from `at` on still belong to the open slice."""
-        offsets = batch.offsets
-        last = min(len(batch), at + self._rule.lines - self.lines)
-        limit = offsets[at] + self._rule.bytes - self.bytes
-        ends_within = bisect_right(offsets, limit, at + 1, last)  # offsets[i] ≤ limit: record i-1 ends within
-        if ends_within == last and self._end_of(batch, last - 1) <= limit:
-            ends_within += 1
-        room = ends_within - 1 - at
-        if room <= 0 and not self.lines:
-            room = 1  # a record larger than the rule allows is a slice of its own
-        return self._same_value(batch, at, at + room) if self._rule.attribute is not None else max(0, room)
+    def _room(self, batch: Batch, at: int) -> list[int]:
+        """The sizes of the records from `at` on that still belong to the open slice."""
+        sizes = list(map(len, batch.payloads[at : at + self._rule.lines - self.lines]))
+        limit = self._rule.bytes - self.bytes
+        if sum(sizes) > limit:
+            del sizes[bisect_right(list(accumulate(sizes)), limit) :]
+        if not sizes and not self.lines:
+            sizes = [len(batch.payloads[at])]  # a record larger than the rule allows is a slice of its own
+        if self._rule.attribute is not None:
+            del sizes[self._same_value(batch, at, at + len(sizes)) :]
+        return sizes
 
     def _same_value(self, batch: Batch, start: int, end: int) -> int:
         for number in range(start, end):
-            value = self._value_of(batch.data[batch.offsets[number] : self._end_of(batch, number)])
+            value = self._value_of(batch.payloads[number])
             if value is None:
                 continue
             if self._value is None:
@@ -199,35 +201,40 @@ class Slicer:
             return found[0] if found else None
         return open_kafka(payload)[1]
 
-    @staticmethod
-    def _end_of(batch: Batch, number: int) -> int:
-        return batch.offsets[number + 1] if number + 1 < len(batch) else len(batch.data)
-
-    def _keep(self, batch: Batch, start: int, end: int) -> None:
-        first, last = batch.offsets[start], self._end_of(batch, end - 1)
-        data = memoryview(batch.data)[first:last]
-        self._parts.append(_Part(data, first, batch.offsets[start:end], batch.positions[start:end]))
-        self.lines += end - start
-        self.bytes += last - first
-        behind = batch.positions[end] if end < len(batch) else max(batch.end, batch.positions[end - 1] + 1)
+    def _keep(self, batch: Batch, start: int, sizes: list[int]) -> None:
+        end = start + len(sizes)
+        payloads, positions, first = batch.payloads[start:end], batch.positions, batch.positions[start]
+        size = sum(sizes)
+        if isinstance(positions, LineByLine):
+            behind = first + size + len(sizes)
+            self._parts.append(_Part(payloads, sizes, LineByLine(first, payloads), behind))
+        else:
+            behind = positions[end] if end < len(batch) else batch.end
+            self._parts.append(_Part(payloads, sizes, positions[start:end], -1))
+        self.lines += len(sizes)
+        self.bytes += size
         self.position = Position(self.position.epoch, behind)
 
 
 class _Part(NamedTuple):
-    """Records of one batch that belong to the open slice. `offsets` are those of the batch, where `data` begins at `first`."""
+    """What of a batch is in the open slice; `behind` is where lines end that stand one behind the other, else -1."""
 
-    data: memoryview
-    first: int
-    offsets: array[int]
-    positions: array[int]
+    payloads: list[bytes]
+    sizes: list[int]
+    positions: Sequence[int]
+    behind: int
 
 
 def _joined(parts: list[_Part]) -> Buffer:
-    """One buffer of all; nothing is copied before."""
-    offsets, positions, size = array("I"), array("Q"), 0
-    for part in parts:
-        moved = size - part.first
-        offsets.extend(array("I", [offset + moved for offset in part.offsets]) if moved else part.offsets)
-        positions.extend(part.positions)
-        size += len(part.data)
-    return Buffer(b"".join([part.data for part in parts]), offsets, positions)
+    """One buffer of all; no byte is copied before."""
+    payloads = list(chain.from_iterable(part.payloads for part in parts))
+    offsets = list(accumulate(chain.from_iterable(part.sizes for part in parts), initial=0))
+    offsets.pop()
+    if all(before.behind == after.positions[0] for before, after in pairwise(parts)) and parts[-1].behind >= 0:
+        start = parts[0].positions[0]
+        positions = array("Q", list(map(add, offsets, range(start, start + len(offsets)))))
+    else:
+        positions = array("Q")
+        for part in parts:
+            positions.extend(part.positions)
+    return Buffer(b"".join(payloads), array("I", offsets), positions, payloads)

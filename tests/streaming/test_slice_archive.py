@@ -175,7 +175,8 @@ def test_content_is_committed_to_in_parts_as_at_once(count: int, algorithm: str)
     """Lines are hashed some hundred at a time; what they are committed to by does not show it."""
     declared = replace(plan().declaration, slice=algorithm)
     records = [Record(place * 1000 + place % 7, b"x" * (place * 37 % 300)) for place in range(count)]
-    made = commit_slice(records, declared, KEYWORDS, secret=SECRET, number=7, cell_keys=[declared.cells(RULE, secret=SECRET).keys])
+    keys = [declared.cells(RULE, secret=SECRET).keys]
+    made = commit_slice(records, declared, KEYWORDS, secret=SECRET, number=7, cell_keys=keys)
     assert made.size == count
     assert [open_line(d)[1] for d in made.lines] == records
     assert evidence_pair(made.lines, made.flat_salts[0], algorithm) == made.content

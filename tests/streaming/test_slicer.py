@@ -158,3 +158,18 @@ def test_slices_tile_whatever_arrives_however(
     assert back == data
     whole = LineCutter(limit=8).feed(data + b"\n", epoch=0)
     assert pieces == (0 if whole is None else len(whole) - data.count(b"\n") - 1) + (bool(data) and not data.endswith(b"\n"))
+
+
+def test_lines_that_do_not_stand_one_behind_the_other_keep_their_positions() -> None:
+    """What was read before and behind records of other positions: in one slice each stands where it stood."""
+    cutter = LineCutter(100)
+    first, third = cutter.feed(b"a\nbb\n", epoch=0), LineCutter(300).feed(b"e\nf\n", epoch=0)
+    assert first is not None
+    assert third is not None
+    second = Batch.of([Record(110, b"c"), Record(200, b"d")], epoch=0, end=202)
+    (filled,) = cut(CutRule(), first, second, third)
+    assert list(filled.buffer.records()) == [
+        Record(100, b"a"), Record(102, b"bb"), Record(110, b"c"), Record(200, b"d"), Record(300, b"e"), Record(302, b"f"),
+    ]  # fmt: skip
+    assert list(first.positions) == [100, 102]
+    assert [first.positions[0], first.positions[-1], *first.positions[1:]] == [100, 102, 102]
