@@ -19,7 +19,7 @@ from models.bundle import Bundle, unpack
 from models.checkpoint import SANDBOX_PREFIX
 from models.digest import Pair, pair
 from models.errors import EvidenceError, Unknown
-from models.report import AUTHENTICITY, Independence, Report, Step, verdict_of
+from models.report import AUTHENTICITY, Independence, Report, Step, Verdict, verdict_of
 from models.trust import TrustRoots
 
 __all__ = ["OriginalDigest", "verify"]
@@ -101,6 +101,9 @@ def _report(judge: Judge, kind: str, bundle: Pair | None, trust: TrustRoots, cas
         found = independence(case)
         check_third_parties(case, found)
     steps: tuple[Step, ...] = judge.steps()
+    if kind == "answer" and verdict_of(steps) is Verdict.VALID:
+        # Not before: an answer complete in itself proves nothing where its slices stand on no log or chain.
+        judge.findings.add(stream.COMPLETE)
     sandbox = any(item.evidence.statement.log.startswith(SANDBOX_PREFIX) for item in items)
     return Report(
         verdict_of(steps),

@@ -30,8 +30,8 @@ class Verdict(StrEnum):
 
 SENTENCES = {
     Verdict.VALID: (
-        "所示内容与所列日志和区块链上的记录一致，自所示时间起未被更改。",
-        "What is shown agrees with the records of the log and the chains listed; it has not been altered since the time shown.",
+        "所示内容与所列日志和区块链上的记录一致：最迟于所示“不晚于”时间已经存在，此后未被更改。",
+        "What is shown agrees with the log and the chains listed: it existed by the not-after shown, and was not altered since.",
     ),
     Verdict.INVALID: (
         "所示内容与其证明相互矛盾，不得采信。",
@@ -69,7 +69,7 @@ CHECKS = (
     Check(10, "inclusion in the log", "日志包含证明", "C.5-verify-2, C.5-verify-3"),
     Check(11, "log signature", "日志签名", "6.4.3-d"),
     Check(12, "one history", "日志一致性", "6.4.6-p4.1"),
-    Check(13, "SHA-256 twin", "SHA-256 副本树", "6.4.2-e"),
+    Check(13, "SHA-256 twin", "SHA-256 对照树", "6.4.2-e"),
     Check(14, "anchor", "上链数据", "6.4.4-c"),
     Check(15, "receipt", "上链回执", "6.4.4-e, 4.1.6-d"),
     Check(16, "chains counted", "链的数目", "6.4.4-e"),
@@ -77,18 +77,18 @@ CHECKS = (
     Check(18, "witness quorum", "见证人", "6.4.6-p5"),
     Check(19, "time-stamps", "时间戳", "6.4.6-p5"),
     Check(20, "algorithm end dates", "算法有效期", "4.4.2-p1.1"),
-    Check(21, "tombstone", "销毁记录", "7.4-p1"),
+    Check(21, "tombstone", "抹除记录", "7.4-p1"),
 )
 STREAM_CHECKS = (
-    Check(22, "declaration and keywords", "声明与关键字", "C.4 a"),
+    Check(22, "declaration and keywords", "采集声明与关键字", "C.4 a"),
     Check(23, "row of slices", "分片连续", "C.3 d"),
     Check(24, "positions", "位置衔接", "C.3 d"),
-    Check(25, "slices and declarations preserved", "分片与声明的存证", "C.1 c, d"),
+    Check(25, "slices and declarations preserved", "分片与采集声明的存证", "C.1 c, d"),
     Check(26, "range covered", "时间范围覆盖", "6.4.5 d"),
-    Check(27, "deadlines and times", "时限与心跳", "6.4.5 d"),
+    Check(27, "deadlines and times", "时限与时间", "6.4.5 d"),
     Check(28, "index", "索引", "C.4 b, c"),
     Check(29, "lines demanded", "命中行齐全", "6.4.5 d"),
-    Check(30, "lines and recount", "行内容与复数", "C.5"),
+    Check(30, "lines and recount", "行内容与重新计数", "C.5"),
     Check(31, "recount notes and whole slices", "复核记录与完整分片", "C.5 a"),
 )
 """The rows that only an answer about a stream has (formats §5)."""

@@ -16,7 +16,6 @@ from models.declaration import MAX_DECLARATION_BYTES, Declaration
 from models.errors import Undecided, VerificationError
 from models.keywords import verify_keywords
 from models.question import Question
-from models.report import Verdict
 
 MAX_DECLARATIONS = 64
 BYTES_UNPACKED = 150
@@ -127,8 +126,6 @@ def _say(matter: Matter, walk: Walk, recounted: Recounted) -> None:
     if matter.question.value is not None and all(declared.indexed for declared in used):
         rule, value = matter.question.value
         judge.findings.add(f"n({rule} = {shown_keyword(value)}) = {walk.counts[0]}, {_slices(walk.slices_with[0])}")
-    if all(judge.verdict(number) in (None, Verdict.VALID) for number in range(22, 31)):
-        judge.findings.add(COMPLETE)
 
 
 def _slices(count: int) -> str:

@@ -8,8 +8,9 @@ from random import Random
 import pytest
 from stream_prover import Prover
 from stream_world import Stream, secret_of
-from verifier_world import CHAIN, ORIGIN, World, refusals
+from verifier_world import CHAIN, ORIGIN, OTHER, World, refusals
 
+from evidence.checks.stream import COMPLETE
 from evidence.verifier import verify
 from models.answer import INDEX
 from models.bundle import pack
@@ -125,6 +126,21 @@ def test_block_that_nothing_names_is_invalid() -> None:
     prover.evidence_of(0)
     files = {**files, "blocks/0.json": made.world.block(CHAIN, made.world.now)[1]}
     assert judged(made, files).step(17).verdict is INVALID
+
+
+# --- what is said of the whole ------------------------------------------------------------------------------------------
+
+
+def test_answer_is_called_complete_only_where_everything_holds() -> None:
+    made = Stream([b"buy"])
+    made.collect([b"buy"])
+    files = made.files(made.question(b"buy"))
+    assert COMPLETE in judged(made, files).findings
+    for roots, number in ((made.world.trust([OTHER]), 16), (made.world.trust([CHAIN], third_parties=9), 16)):
+        report = judged(made, files, roots)
+        assert (report.verdict, report.step(number).verdict) == (INDETERMINATE, INDETERMINATE)
+        assert all(report.step(each).verdict is not INVALID for each in range(22, 32))
+        assert COMPLETE not in report.findings, "slices that no chain holds may be others tomorrow"
 
 
 # --- full scan, last year -----------------------------------------------------------------------------------------------

@@ -182,8 +182,8 @@ def test_no_english_sentence_stands_in_the_chinese_of_an_answer() -> None:
     text = render(report)
     assert _english_in(text) == []
     assert "关键字：“a”、“b”（含有其一）" in text
-    assert "答案相对于已提交的索引是完整的\n" in text
-    assert "n(“a”) = 5，见于范围内 3 个分片" in text
+    assert "就采集时固定并已存证的索引而言，本答案完整：无遗漏，无添加\n" in text
+    assert "“a”依索引共出现 5 次，见于范围内 3 个分片" in text
     assert "the answer is complete" not in text
 
 
