@@ -155,7 +155,8 @@ class Issuance:
         """
         graves = [self._query.erasure_of(item) for item in erased]
         if any(index >= self._anchoring.covered for index in (*leaf_indexes, *graves)):
-            raise NotFinal("a slice of the answer is not on enough chains yet", hint="ask again when its state is final")
+            what = "a slice of the answer, or the record of its erasure, is not on enough chains yet"
+            raise NotFinal(what, hint="ask again when its state is final")
         items = [self._unopened(index) for index in leaf_indexes]
         proven = prove([*named, *(ref for opened in items for ref in opened.evidence.after)])
         blocks = {f"blocks/{number}.json": proof for number, proof in enumerate(proven)}

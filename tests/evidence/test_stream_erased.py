@@ -140,7 +140,6 @@ def test_examination_names_what_an_erasure_left_behind_and_nothing_once_it_is_go
         item = item_of(stream, 1)
         record(stream, item)
         destroy(stream, item)
-        stream.ask("warn")
     settings = settings_for(tmp_path / "home")
     engine = create_engine(settings.database_url)
     with engine.begin() as connection:
