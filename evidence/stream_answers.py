@@ -40,6 +40,8 @@ from models.validation import unknown_members
 WAIT_S = 10.0
 """So long a question waits for the newest slice in its range to be on the chain."""
 MAX_LINES_LISTED = 10_000
+MAX_SLICES = 40_000
+"""A verifier of an answer over more would leave it open: it does no more than so much work in one run."""
 _LINES_CHECK = 29
 Prove = Callable[[Iterable[BlockRef]], Sequence[bytes]]
 _MEMBERS = {"keywords", "value", "op", "from", "to", "submitter", "whole", "all_keywords", "scan"}
@@ -278,6 +280,7 @@ class StreamAnswers:
         if (asked.whole or asked.all_keywords or asked.scan) and not shows:
             raise Forbidden("role may not see lines or keywords: expected court, or business of the stream's subject")
         holdings = self.holdings(row, last.number)
+        self._check_length(row, question, holdings, last)
         withheld = not shows
         try:
             files, shown = _files(question, holdings, asked, with_lines=shows)
@@ -307,6 +310,16 @@ class StreamAnswers:
             value["archive"] = "away" if shows else "not shown to this role"
         # An answer without the lines that its index demands proves nothing: who may not see them gets no bundle.
         return StreamAnswer(None if withheld else bundle, report, value)
+
+    def _check_length(self, row: StreamRow, question: Question, holdings: StreamHoldings, last: SliceRow) -> None:
+        """Pass a question whose range is short enough for one answer. Raises: Malformed."""
+        behind = self._shelf.first_from(row, question.end)
+        count = min(last.number, last.number if behind is None else behind) - holdings.first_shown(question.start) + 1
+        if count > MAX_SLICES:
+            raise Malformed(
+                f"range holds {count} slices: expected at most {MAX_SLICES} in one answer",
+                hint="ask for shorter ranges one after the other: each answer is complete for its own",
+            )
 
     @staticmethod
     def _beside(holdings: StreamHoldings, shown: Shown) -> tuple[list[int], list[BlockRef]]:

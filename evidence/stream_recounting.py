@@ -6,8 +6,10 @@ The definition counts here, not the fast automaton of collection: two ways must 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 
 from sqlalchemy import Connection
 
@@ -18,7 +20,6 @@ from evidence.stream_shelf import Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import StreamRow, put_note
 from evidence.times import range_end
 from models.canonical import JSONValue, format_time
-from models.declaration import Declaration
 from models.errors import EvidenceError, Invalid, Malformed, Problem, VerificationError
 from models.extraction import trie_of
 from models.leaf import index_leaf
@@ -38,6 +39,8 @@ class Recounting:
 
     def __init__(self, *, shelf: Shelf, log: Log, signer: Signer, name: str, clock: Callable[[], datetime]) -> None:
         self._shelf, self._log, self._signer, self._name, self._clock = shelf, log, signer, name, clock
+        # A year of slices takes hours: whoever asks for that keeps one thread busy, and not all that the service has.
+        self._turn = asyncio.Lock()
 
     async def recount(self, stream_id: str, body: JSONValue, caller: Caller) -> dict[str, JSONValue]:
         """Every slice of the range derived again; notes over those that agree stand in later answers.
@@ -50,7 +53,8 @@ class Recounting:
         row = await asyncio.to_thread(self._shelf.find, stream_id, caller, submitter)
         if not shows_lines(caller, row.subject):
             raise NotFound("no stream has that id")
-        value, notes = await asyncio.to_thread(self._recount, row, start, end)
+        async with self._turn:
+            value, notes = await asyncio.to_thread(self._recount, row, start, end)
 
         def keep(connection: Connection) -> None:
             for first, last, note in notes:
@@ -66,34 +70,17 @@ class Recounting:
         if newest is None:
             raise NotFound("stream has no slice yet, so there is nothing to recount")
         holdings = StreamHoldings(self._shelf, row, last=newest.number, proven_at=lambda _: None)
-        first = 0 if start is None else holdings.first_shown(start)
-        lines, count, failed = 0, 0, []
-        runs: list[tuple[Declaration, list[SliceHeader]]] = []
-        last: SliceHeader | None = None
-        is_run = False
-        for header in holdings.headers(first):
-            if start is not None and header.created_at < start:
-                continue
-            declaration = holdings.declared(header.declaration.sm3).declaration
-            try:
-                derive_again(header, holdings)
-            except EvidenceError as error:
-                failed.append({"slice_id": header.slice_id, "problem": error.message})
-                is_run = False
-            else:
-                if not is_run or runs[-1][0] is not declaration:
-                    runs.append((declaration, []))
-                runs[-1][1].append(header)
-                is_run = True
-            lines, count, last = lines + header.lines, count + 1, header
-            if end is not None and header.created_at >= end:
-                break
+        found = _Found()
+        made = []
+        for (_, digest), run in groupby(_derived(holdings, start, end, found), lambda one: (one[0], one[1].declaration.sm3)):
+            note = recount_note(holdings.declared(digest).declaration, (header for _, header in run))
+            made.append((note.first, note.last, note.sign(self._signer, name=self._name).encode()))
+        last, count = found.last, found.slices
         covered = end is None or (last is not None and (last.created_at >= end or last.kind == Kind.END))
-        made = [self._note(declaration, headers) for declaration, headers in runs]
         value: dict[str, JSONValue] = {
             "stream_id": row.stream_id,
             "submitter": row.submitter,
-            "lines_total": lines,
+            "lines_total": found.lines,
             "slices": count,
             "range": {
                 "from": None if start is None else format_time(start),
@@ -101,16 +88,40 @@ class Recounting:
                 "first": None if last is None else last.number - count + 1,
                 "last": None if last is None else last.number,
             },
-            "complete": bool(count) and covered and not failed,
-            "failed": failed,
+            "complete": bool(count) and covered and not found.failed,
+            "failed": list(found.failed),
             "recounter": self._name,
             "notes": [note.decode() for _, _, note in made],
         }
         return value, made
 
-    def _note(self, declaration: Declaration, headers: Sequence[SliceHeader]) -> tuple[int, int, bytes]:
-        note = recount_note(declaration, headers).sign(self._signer, name=self._name)
-        return headers[0].number, headers[-1].number, note.encode()
+
+@dataclass(slots=True)
+class _Found:
+    """What was met while slices were derived again."""
+
+    lines: int = 0
+    slices: int = 0
+    last: SliceHeader | None = None
+    failed: list[JSONValue] = field(default_factory=list)
+
+
+def _derived(
+    holdings: StreamHoldings, start: datetime | None, end: datetime | None, found: _Found
+) -> Iterator[tuple[int, SliceHeader]]:
+    """The headers of a range that are derived again, each with how many were not before it; a page of them is held at a time."""
+    for header in holdings.headers(0 if start is None else holdings.first_shown(start)):
+        if start is not None and header.created_at < start:
+            continue
+        found.lines, found.slices, found.last = found.lines + header.lines, found.slices + 1, header
+        try:
+            derive_again(header, holdings)
+        except EvidenceError as error:
+            found.failed.append({"slice_id": header.slice_id, "problem": error.message})
+        else:
+            yield len(found.failed), header
+        if end is not None and header.created_at >= end:
+            break
 
 
 def check_counts(header: SliceHeader, holdings: StreamHoldings) -> None:

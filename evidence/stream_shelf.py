@@ -19,7 +19,7 @@ from evidence.keystore import KeyStore
 from evidence.store import Store
 from evidence.stream_archive import Counts, SliceArchive, open_counts, open_keywords
 from evidence.stream_store import SliceRow, StreamRow
-from models.answer import Declared, Held
+from models.answer import MAX_NOTES, Declared, Held
 from models.canonical import JSONValue, format_time
 from models.counting import Counted
 from models.declaration import Declaration
@@ -196,9 +196,10 @@ class Shelf:
             return rows.totals(connection, row.id)
 
     def notes(self, row: StreamRow, first: int, last: int) -> list[bytes]:
-        """The recount notes whose slices all lie in first…last."""
+        """The fewest recount notes that tell of every slice in first…last that any tells of; no more than a verifier reads."""
         with self._store.reading() as connection:
-            return rows.notes(connection, row.id, first, last)
+            found = rows.notes(connection, row.id, first, last)
+        return [note for _, _, note in fewest(found)[:MAX_NOTES]]
 
     def secrets(self, items: Sequence[bytes]) -> dict[bytes, bytes]:
         """The secrets of those slices that have one: not of erased ones."""
@@ -260,6 +261,19 @@ class Shelf:
             "overdue": next_by is not None and now > next_by,
             "ended": ended,
         }
+
+
+def fewest(notes: Sequence[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """Of (first, last, note), ascending, as few as cover what all of them cover."""
+    chosen: list[tuple[int, int, bytes]] = []
+    for note in notes:
+        if chosen and note[1] <= chosen[-1][1]:
+            continue
+        reached = chosen[-2][1] if len(chosen) > 1 else -1
+        if chosen and note[0] <= max(reached + 1, chosen[-1][0]):
+            chosen.pop()  # what it has beyond the one before, this one has too, and more
+        chosen.append(note)
+    return chosen
 
 
 def shown_declarations(known: Sequence[Known]) -> list[JSONValue]:

@@ -310,8 +310,8 @@ def put_note(connection: Connection, row: int, first: int, last: int, note: byte
         connection.execute(insert(recount).values(stream=row, first=first, last=last, note=note))
 
 
-def notes(connection: Connection, row: int, first: int, last: int) -> list[bytes]:
-    """The recount notes whose slices all lie in first…last, by their first slice."""
+def notes(connection: Connection, row: int, first: int, last: int) -> list[tuple[int, int, bytes]]:
+    """(first, last, note) of the recount notes whose slices all lie in first…last, by their first slice."""
     c = recount.c
-    query = select(c.note).where(c.stream == row, c.first >= first, c.last <= last).order_by(c.first, c.last)
-    return [bytes(found) for found in connection.execute(query).scalars()]
+    query = select(c.first, c.last, c.note).where(c.stream == row, c.first >= first, c.last <= last).order_by(c.first, c.last)
+    return [(found[0], found[1], bytes(found[2])) for found in connection.execute(query)]

@@ -35,6 +35,7 @@ INDEX: Final = "stream/index.jsonl"
 LINES: Final = "stream/lines.jsonl"
 MAX_LINE_BYTES: Final = 4 << 20
 MAX_FILE_BYTES: Final = 256 << 20
+MAX_NOTES: Final = 64
 _FEW: Final = 4
 
 

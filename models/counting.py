@@ -78,9 +78,11 @@ def index_of(
     """
     texts = [folded(counted_part(payload, encoding), case) for payload in buffer.payloads()]
     index: list[Counted] = []
+    everything = b"\n".join(texts)
     for keyword in keywords:
-        lines = [
+        # What is in no line is not in all of them joined: most of many keywords are done with at one look.
+        lines = [] if keyword not in everything else [
             (line, n) for line, text in enumerate(texts) if keyword in text and (n := count(text, keyword, boundary=boundary))
-        ]
+        ]  # fmt: skip
         index.append(Counted(keyword, sum(n for _, n in lines), lines))
     return index

@@ -14,7 +14,7 @@ from typing import Final
 from models.canonical import b64, unb64
 from models.checkpoint import NOTE_TYPE, Note, SignatureLine, signature_line, vkey
 from models.declaration import Declaration, check_stream_id
-from models.digest import sm3
+from models.digest import Algorithm, hasher, sm3
 from models.errors import Malformed, VerificationError
 from models.record import Buffer
 from models.signature import Signer
@@ -66,15 +66,21 @@ def digest_of_slices(digests: Iterable[bytes]) -> bytes:
     return sm3(b"".join(digests))
 
 
-def recount_note(declaration: Declaration, headers: Sequence[SliceHeader]) -> RecountNote:
-    """The note over contiguous headers under one declaration, not yet signed.
+def recount_note(declaration: Declaration, headers: Iterable[SliceHeader]) -> RecountNote:
+    """The note over contiguous headers under one declaration, not yet signed; each is looked at once and let go.
 
     Raises: Malformed if there is none, or they are of several declarations.
     """
-    if not headers or any(header.declaration != declaration.pair for header in headers):
+    state = hasher(Algorithm.SM3)
+    numbers: list[int] = []
+    for header in headers:
+        if header.declaration != declaration.pair:
+            raise Malformed("recount note needs slices, all of one declaration")
+        state.update(header.pair.sm3)
+        numbers[1:] = [header.number]
+    if not numbers:
         raise Malformed("recount note needs slices, all of one declaration")
-    digests = digest_of_slices(header.pair.sm3 for header in headers)
-    return RecountNote(declaration.stream_id, headers[0].number, headers[-1].number, declaration.pair.sm3, digests)
+    return RecountNote(declaration.stream_id, numbers[0], numbers[-1], declaration.pair.sm3, state.digest())
 
 
 def check_pieces(header: SliceHeader, buffer: Buffer, declaration: Declaration) -> None:

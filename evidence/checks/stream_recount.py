@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from evidence.checks.stream_matter import DeclaredCase, Matter
-from models.answer import whole_slice_name
+from models.answer import MAX_NOTES, whole_slice_name
 from models.checkpoint import SignatureLine, VerifierKey, verify_line
 from models.digest import DIGEST_BYTES
 from models.errors import Undecided, VerificationError
@@ -21,7 +21,6 @@ from models.slice import SliceHeader, evidence_pair
 if TYPE_CHECKING:
     from evidence.checks.stream_walk import Walk
 
-MAX_NOTES = 64
 LINE_COST = 8
 """What a line of a slice shown whole costs before it is counted, in microseconds."""
 _NOTE = re.compile(r"stream/recount/([0-9]+)\.note", re.ASCII)

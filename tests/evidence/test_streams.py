@@ -13,6 +13,7 @@ from api_service import Running, running
 from homes import file_submission
 from stream_service import WORDS, Stream
 
+from evidence import stream_answers
 from evidence.bootstrap import utc_now
 from evidence.client import AsyncClient
 from evidence.collector import end
@@ -312,6 +313,18 @@ def test_nothing_follows_the_end(collected: Stream) -> None:
     with pytest.raises(EvidenceError, match="ended"):
         collected.collect()
     assert collected.ask("ERROR", to="2099-01-01")["verdict"] == "VALID"
+
+
+def test_range_too_long_for_one_answer_is_refused_and_its_parts_are_answered(
+    collected: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collected.client() as client:
+        times = [each["slice_create_time"] for each in client.slices(collected.stream_id)["items"]]
+    monkeypatch.setattr(stream_answers, "MAX_SLICES", 3)
+    with pytest.raises(EvidenceError, match=f"range holds {len(times)} slices: expected at most 3"):
+        collected.ask("ERROR")
+    parts = [collected.ask("ERROR", **{"from": times[at], "to": times[at + 1]}) for at in range(len(times) - 1)]
+    assert {part["verdict"] for part in parts} == {"VALID"}
 
 
 # --- who may see ----------------------------------------------------------------------------------------------------
