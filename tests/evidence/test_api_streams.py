@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,22 @@ from clock import ManualClock
 from evidence.behind import FRESH_S, Reports, Unit
 from evidence.bootstrap import utc_now
 from evidence.client import AsyncClient, Client
-from evidence.collector import CollectorState, Wish, state_path
+from evidence.collector import (
+    CollectorState,
+    ServiceSink,
+    Wish,
+    keep_saying_behind,
+    origin_of,
+    pipeline_of,
+    say_behind,
+    state_path,
+)
 from evidence.collector import declare as declare_stream
+from evidence.exchange import Patience
 from evidence.stream_shelf import Shelf
 from models.canonical import parse_time
+from models.errors import EvidenceError
+from streaming.slicer import CutRule
 
 WISH = {"stream_id": "orders", "keywords": ["订单", "refund"], "max_silence_s": 60}
 
@@ -220,6 +233,63 @@ def test_how_far_behind_is_unknown_after_a_restart_and_not_0(tmp_path: Path) -> 
 async def declared(url: str, token: str, state: CollectorState) -> None:
     async with AsyncClient(url, token=token) as client:
         await declare_stream(client, state, Wish(state.stream_id, "file:x", "line", (b"a",)), randomness=os.urandom)
+
+
+async def test_a_running_collector_says_it_again_and_again_and_when_it_does_not_know(
+    service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evidence.collector.REPORT_S", 0.05)
+    stream = Stream(service, tmp_path, "followed")
+    stream.write("ERROR 1")
+    async with AsyncClient(service.url, token=service.tokens["business"]) as client:
+        state = stream.state
+        await declare_stream(client, state, stream.wish(), randomness=os.urandom)
+        sink = ServiceSink(client, state, await origin_of(client))
+        pipeline = pipeline_of(
+            state, sink, url=f"file:{stream.log}", cut=CutRule(), follow=True, clock=utc_now, randomness=os.urandom
+        )
+        saying = [asyncio.ensure_future(pipeline.run()), asyncio.ensure_future(keep_saying_behind(client, pipeline))]
+
+        async def until(count: int | None) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    behind: Any = (await client.stream("followed"))["behind"]
+                    if (None if behind is None else behind["count"]) == count:
+                        return
+                    await asyncio.sleep(0.02)
+
+        try:
+            await until(0)
+            with stream.log.open("a") as file:
+                file.write("half a line")
+            await until(len("half a line"))
+            pipeline.progress = replace(pipeline.progress, error="source is away")
+            await until(None)
+            pipeline.progress = replace(pipeline.progress, error=None)
+            await until(len("half a line"))
+        finally:
+            pipeline.stop()
+            await saying[0]
+            saying[1].cancel()
+            await asyncio.gather(saying[1], return_exceptions=True)
+
+
+def test_a_service_that_does_not_hear_it_stops_no_collector(service: Running, tmp_path: Path) -> None:
+    stream = Stream(service, tmp_path, "unheard")
+    stream.declare()
+
+    async def unheard(url: str, token: str) -> None:
+        async with AsyncClient(url, token=token, patience=Patience(attempts=1)) as client:
+            sink = ServiceSink(client, stream.state, stream.origin())
+            pipeline = pipeline_of(
+                stream.state, sink, url=f"file:{stream.log}", cut=CutRule(), follow=False, clock=utc_now, randomness=os.urandom
+            )
+            with pytest.raises(EvidenceError):
+                await client.report_stream("unheard", behind=pipeline.behind())
+            await say_behind(client, pipeline)
+
+    for url, token in ((service.url, service.tokens["other"]), (service.url, "wrong"), ("http://127.0.0.1:1", "any")):
+        asyncio.run(unheard(url, token))
 
 
 def test_what_was_said_long_ago_counts_as_unknown_and_is_shown_with_its_time() -> None:

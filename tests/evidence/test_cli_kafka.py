@@ -231,3 +231,22 @@ def test_without_permission_nothing_is_declared_or_lost(
     assert verb("stream", "show", name)[1]["declarations"] == declared
     assert verb(*collect(name, source(*READER)))[1]["lines"] == len(ORDERS) - 2
     assert slices(cli_service, name) == cut([ORDERS[:2], ORDERS[2:]])
+
+
+def test_without_the_certificate_that_kafka_wants_nothing_is_declared_or_lost(
+    verb: Verb, cli_service: Served, broker: Cluster, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.kafka_fast.REQUEST_S", 1.5)
+    bare = f"kafka://{broker.with_certificate}/{topic.name}?client=fast&security=SSL&ca={broker.authority}"
+
+    def shown(name: str) -> str:
+        certificate, key = broker.certificate(name)
+        return f"{bare}&certificate={certificate}&key={key}"
+
+    fill(topic, *ORDERS)
+    for source, said in ((bare, "does not accept our certificate"), (shown(STRANGER[0]), "no permission")):
+        code, document = verb(*collect("certified", source))
+        assert (code, said in document["detail"]) == (1, True)
+        assert verb("stream", "show", "certified")[0] == 1
+    assert verb(*collect("certified", shown(READER[0])))[1]["lines"] == len(ORDERS)
+    assert slices(cli_service, "certified") == cut([ORDERS])

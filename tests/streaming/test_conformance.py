@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from collected_world import KEY
-from kafka_topics import Topic
 
 from kafka_broker import Cluster
+from kafka_topics import Topic
 from models.record import Position, open_kafka
 from streaming.conformance import SourceLaws
 from streaming.http import Pushed

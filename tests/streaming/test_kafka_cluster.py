@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 from collected_world import MemorySink, collecting, running, until
-from kafka_topics import Topic
 
 from kafka_broker import Cluster
+from kafka_topics import Topic
 from models.record import Encoding, Position, open_kafka
 from streaming.kafka import open_source
 from streaming.port import Source

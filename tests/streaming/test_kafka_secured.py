@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from collected_world import KEY, MemorySink, collecting, run_to_end
 from cryptography.hazmat.primitives import serialization
-from kafka_topics import Topic
 
 from kafka_broker import READER, STRANGER, Cluster
+from kafka_topics import Topic
 from models.errors import Malformed
 from models.record import Encoding, Position, open_kafka
 from streaming.kafka import open_source
 from streaming.kafka_client import Address
-from streaming.port import Source, SourceRefused, StreamError
+from streaming.port import Source, SourceRefused, SourceUnavailable, StreamError
 from streaming.slicer import CutRule
 
 both = pytest.mark.parametrize("client", ["python", "fast"])
@@ -147,6 +147,18 @@ async def test_password_proven_by_scram_reads_and_a_wrong_one_loses_nothing(
     assert collected(sink) == VALUES
     assert {header.start.epoch for header in sink.headers} == {0}
     assert "gap" not in sink.kinds
+
+
+@both
+async def test_without_any_password_or_certificate_nothing_is_read_and_it_says_where_to_look(
+    broker: Cluster, client: str
+) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill(VALUES)
+    for security in (f"security=SSL&ca={broker.authority}", "security=PLAINTEXT"):
+        url = f"kafka://{broker.with_scram}/{topic.name}?client={client}&{security}"
+        await refused(url, sink, "check host, port and security", SourceUnavailable)
+    assert sink.slices == []
 
 
 @both
