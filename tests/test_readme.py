@@ -80,6 +80,11 @@ def _run(kind: str, text: str, place: Path, port: int) -> str:
     return done.stdout
 
 
+def _is_ignored(name: str) -> bool:
+    asked = ["git", "check-ignore", "--no-index", name, f"{name}/"]
+    return bool(subprocess.run(asked, cwd=TOP, capture_output=True, check=False).stdout)
+
+
 @pytest.mark.long
 def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert BLOCKS[0] == ("bash", "make run\n"), "the first block is the run"
@@ -94,11 +99,20 @@ def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     for expected in ('"promise"', "有效 (VALID)", "无效 (INVALID)", "行被更改", "命中行缺失"):
         assert expected in everything
     assert (place / "first.cz").stat().st_size > 1000
+    # Who follows the README in his checkout has nothing of it in the next commit, and `make test` still passes.
+    left = {entry.name for entry in place.iterdir() if not entry.is_symlink()}
+    assert {"promise.json", "steps", "var"} <= left
+    assert {name for name in left if not _is_ignored(name)} == set()
 
 
 def test_readme_names_only_files_that_exist() -> None:
     for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (TOP / name).exists(), name
+
+
+def test_what_belongs_to_the_project_is_not_ignored() -> None:
+    for name in ("README.md", "pyproject.toml", "evidence", "models", "words.md", "steps.py"):
+        assert not _is_ignored(name), name
 
 
 def test_first_line_of_the_readme_says_what_it_is() -> None:
