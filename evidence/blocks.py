@@ -1,14 +1,16 @@
 """Final blocks as a bound from below: handed to whoever makes something, and proven beside what names them.
 
-What names a block was made after it. The name costs nothing and is always given; the proof is shown
-as long as the chain still gives it, so an answer never waits for a chain.
+What names a block was made after it. The name costs nothing and is always given; the proof is shown as
+long as the chain gives it in time, so neither an answer nor a slice depends on a chain that is away.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Final
 
 from chain_gateway.port import ChainUnavailable, LedgerReads
 from evidence.anchoring import Chain
@@ -18,8 +20,12 @@ from models.canonical import JSONValue, format_time, parse
 from models.errors import EvidenceError, VerificationError
 from models.slice import SliceHeader
 
-ALLOWANCE = timedelta(minutes=5)
+ALLOWANCE: Final = timedelta(minutes=5)
 """How far a block may lie ahead of the time of what names it: the allowance of our trust files."""
+
+
+PATIENCE_S: Final = 2.0
+"""How long a chain is waited for; then it is out of reach."""
 
 
 class Blocks:
@@ -50,8 +56,9 @@ class Blocks:
             if chain is None:
                 continue
             try:
-                found = [(block.hash, block.time) async for block in chain.gateway.blocks(ref.height, ref.height + 1)]
-            except ChainUnavailable:
+                async with asyncio.timeout(PATIENCE_S):
+                    found = [(block.hash, block.time) async for block in chain.gateway.blocks(ref.height, ref.height + 1)]
+            except (ChainUnavailable, TimeoutError):
                 continue
             if not found or found[0][0] != ref.hash:
                 raise VerificationError(f"slice names a block that the chain does not hold ({header.slice_id})")
@@ -63,7 +70,13 @@ class Blocks:
 
         What our own trust file would not accept as a proof is left out: it would prove nothing to anybody.
         """
-        found = []
+        found: list[bytes] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._prove(refs, found)
+        return found
+
+    async def _prove(self, refs: Iterable[BlockRef], found: list[bytes]) -> None:
         for ref in sorted(set(refs), key=lambda ref: (ref.chain, ref.height, ref.hash)):
             chain = self._chains.get(ref.chain)
             if chain is None or not isinstance(chain.gateway, LedgerReads):
@@ -74,7 +87,6 @@ class Blocks:
                 continue
             if data is not None and await asyncio.to_thread(_proves, data, ref, chain):
                 found.append(data)
-        return found
 
 
 def _proves(data: bytes, ref: BlockRef, chain: Chain) -> bool:

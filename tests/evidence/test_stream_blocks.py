@@ -2,20 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from api_service import Running, running
 from stream_service import Stream
 
+from chain_gateway.port import ChainGateway, LedgerReads
+from evidence.anchoring import Chain
+from evidence.blocks import Blocks
 from evidence.bootstrap import utc_now
 from evidence.client import AsyncClient
 from evidence.collector import ServiceSink, end, origin_of, pipeline_of
 from evidence.verifier import verify
-from models.anchor import BlockRef
+from models.anchor import Block, BlockRef
 from models.bundle import pack, unpack
 from models.canonical import canonical, parse
 from models.errors import Invalid
@@ -213,3 +217,31 @@ def test_chain_out_of_reach_neither_proves_nor_refuses(tmp_path: Path) -> None:
     assert second.after
     asyncio.run(blocks.check(second))
     assert asyncio.run(blocks.proofs([*first.after, *second.after])) == []
+
+
+class Silent:
+    """A chain whose node takes every question and never answers."""
+
+    chain_id = "silent-1"
+
+    async def block_proof(self, height: int) -> bytes | None:
+        await asyncio.Event().wait()
+        raise AssertionError(height)
+
+    async def blocks(self, start: int, stop: int) -> AsyncIterator[Block]:
+        await self.block_proof(start)
+        yield Block(stop, "", "", utc_now(), (), "", {})
+
+    transaction = state = history = nodes = block_proof
+
+
+def test_chain_that_never_answers_is_waited_for_no_longer_than_stated(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evidence.blocks.PATIENCE_S", 0.05)
+    (chain,) = stream.running.service.anchoring.chains.values()
+    blocks = Blocks({Silent.chain_id: Chain(cast("ChainGateway", Silent()), chain.trust)})
+    ref = BlockRef(Silent.chain_id, 3, "ab" * 32)
+    stream.declare()
+    header, _, _ = stream.header([b"one"], None, after=[ref])
+    assert isinstance(Silent(), LedgerReads)
+    asyncio.run(blocks.check(header))
+    assert asyncio.run(blocks.proofs([ref])) == []
