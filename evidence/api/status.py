@@ -9,7 +9,7 @@ from evidence.batch import moment
 from evidence.bootstrap import Service
 from evidence.explorer.page import ChainRow, Head, ItemRow
 from models.canonical import JSONValue
-from models.errors import Unknown
+from models.errors import EvidenceError, Unknown
 from models.evidence import Evidence
 from models.template import builtin
 
@@ -46,11 +46,16 @@ def _title_of(template: str) -> str:
 
 
 def _state_of(service: Service, row: rows.ItemRow) -> str:
-    """The item's state, or `overdue` where its promise was not kept."""
+    """The item's state, or `overdue` where its promise was not kept, or `damaged` where what is stored does not say."""
     state = service.anchoring.state_of(row.leaf_index)
     if state == "final" or row.data is None:
         return state
-    return "overdue" if service.clock() > Evidence.parse(row.data).on_chain_by else state
+    try:
+        on_chain_by = Evidence.parse(row.data).on_chain_by
+    except EvidenceError:
+        # One damaged row must not take the page from whoever looks for it.
+        return "damaged"
+    return "overdue" if service.clock() > on_chain_by else state
 
 
 def newest_items(service: Service, count: int) -> list[ItemRow]:

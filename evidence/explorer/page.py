@@ -103,7 +103,7 @@ class ChainRow:
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """One of the newest items, without anything of its contents; `state` is `overdue` where a promise was not kept."""
+    """One of the newest items, without anything of its contents; `state` may also be `overdue` or `damaged`."""
 
     leaf_index: int
     id_prefix: str

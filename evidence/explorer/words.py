@@ -42,6 +42,7 @@ WORDS = {
         "submitted": "已提交上链",
         "final": "已最终确认",
         "overdue": "逾期未确认",
+        "damaged": "存储受损",
         "soft": "此表只列编号前缀与状态，不含任何存证内容；有权者凭编号前缀即可查询（evidence show 编号前缀）。",
         "legend": "名词解释",
         "proves": "本页由服务自行显示，本身不构成证明；是否属实，以凭信任文件离线验证证据包 (.cz) 的结论为准。",
@@ -90,6 +91,7 @@ WORDS = {
         "submitted": "submitted",
         "final": "final",
         "overdue": "overdue",
+        "damaged": "damaged",
         "soft": "Only prefixes of ids and states are shown, nothing of what was preserved; "
         "whoever may see an item finds it by this prefix (evidence show PREFIX).",
         "legend": "What the words mean",
@@ -122,6 +124,7 @@ LEGEND = {
         ("已提交上链", "包含它的交易已交给链，等待最终确认。"),
         ("已最终确认", "所要求数目的链均已最终确认，可以出证。"),
         ("逾期未确认", "已过承诺的期限而尚未最终确认；须由运维人员处理。"),
+        ("存储受损", "所存内容无法读出；须由运维人员运行 evidence examine。"),
     ],
     "en": [
         ("Entries", "Everything in the log; slices of streams and records of issuances are entries too. The log only grows."),
@@ -139,6 +142,7 @@ LEGEND = {
         ("submitted", "A transaction that covers it was handed to a chain and is not final yet."),
         ("final", "Final on as many chains as this service requires: a bundle can be issued."),
         ("overdue", "The promised time has passed and it is not final: an operator has to act."),
+        ("damaged", "What is stored cannot be read: an operator has to run evidence examine."),
     ],
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -89,6 +90,18 @@ def test_a_promise_that_was_not_kept_is_called_overdue(tmp_path: Path) -> None:
         while cell not in _get(api, "/?lang=en") and time.monotonic() < end:
             pass
         assert cell in _get(api, "/?lang=en")
+
+
+def test_a_damaged_item_does_not_take_the_page_away(tmp_path: Path) -> None:
+    with running(tmp_path, anchor_interval_s=3600.0) as api, api.client() as client:
+        for _ in range(2):
+            client.post("/v1/evidence", json=submission())
+        assert WORDS["zh"]["damaged"] not in _get(api, "/").partition(WORDS["zh"]["legend"])[0]
+        with sqlite3.connect(tmp_path / "evidence.db") as database:
+            database.execute("UPDATE evidence SET data = x'7b7d' WHERE leaf_index = 1")
+        text = _get(api, "/").partition(WORDS["zh"]["legend"])[0]
+        assert text.count(WORDS["zh"]["damaged"]) == 1
+        assert text.count(WORDS["zh"]["promised"]) == 1
 
 
 def test_what_a_page_is_given_is_text_and_no_markup() -> None:
