@@ -17,15 +17,17 @@ import tempfile
 import time
 from collections.abc import Awaitable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
-from harness import note, options, pin, report_limit
+from harness import note, options, pin, report_limit, seconds_each
 
 from evidence.access import Caller, Role
 from evidence.bootstrap import Service, initialise, open_service, utc_now
 from evidence.settings import load_settings
 from evidence.stream_answers import StreamAnswer
 from evidence.stream_wire import DeclareBody, SliceBody, declare_body, signature_of
+from evidence.verifier import verify
 from models.checkpoint import STATEMENT_TYPE, vkey
 from models.declaration import Declaration
 from models.record import Buffer, Position, Record
@@ -141,21 +143,24 @@ async def run(folder: Path, slices: int, rounds: int) -> None:
         limit = ANSWER_S * slices / SLICES
         for word, what in ((b"absent", "without hits"), (b"seldom", f"with a hit in every {HIT_EVERY}th slice")):
             found = await ask(service, caller, word)
-            times = [await measured(ask(service, caller, word)) for _ in range(rounds)]
-            against = f"a keyword {what} over {slices} slices, answered and verified, at most {limit:g} s"
-            report_limit("G3", against, statistics.median(times), limit, "s")
-            size = len(found.bundle or b"") / slices
+            bundle, trust = found.bundle or b"", service.trust()
+            whole = [await measured(ask(service, caller, word)) for _ in range(rounds)]
+            # Its own verification, told apart: the same again in the same process.
+            made = [both - seconds_each(partial(verify, bundle, trust), 1) for both in whole]
+            against = f"a keyword {what} over {slices} slices"
+            report_limit("G3", f"{against}, answered and verified, at most {limit:g} s", statistics.median(whole), limit, "s")
+            report_limit("G3", f"{against}, the answer made, at most {limit:g} s", max(statistics.median(made), 1e-4), limit, "s")
+            size = len(bundle) / slices
             report_limit("G3", f"the answer's length {what}, at most {SLICE_BYTES} bytes a slice", size, SLICE_BYTES, "bytes")
-            seconds, megabytes = verified(found.bundle or b"", service.trust(), folder)
+            seconds, megabytes = verified(bundle, trust, folder)
             report_limit("G3", f"the verifier on that answer, at most {VERIFY_S:g} s", seconds, VERIFY_S, "s")
             report_limit("G3", f"its memory above its input, at most {VERIFY_MB} MB", max(megabytes, 0.1), VERIFY_MB, "MB")
-            note(f"G3 of these, making the answer: {1e6 * (statistics.median(times) - seconds) / slices:.0f} µs a slice")
     finally:
         await service.stop()
 
 
 def main() -> None:
-    """Eight lines."""
+    """Ten lines."""
     chosen = options(__doc__ or "")
     pin(0)
     with tempfile.TemporaryDirectory(prefix="evidence-bench-") as folder:

@@ -29,13 +29,14 @@ def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _starts(size: int) -> list[int]:
+@lru_cache(maxsize=256)
+def _starts(size: int) -> tuple[int, ...]:
     """Where each level begins, counted in hashes, and the end of the last."""
     starts = [0, size]
     while size > 1:
         size = (size + 1) >> 1
         starts.append(starts[-1] + size)
-    return starts
+    return tuple(starts)
 
 
 @lru_cache(maxsize=256)
