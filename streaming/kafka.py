@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self, TypeVar
 
+from models.errors import Malformed
 from models.record import MAX_OFFSET, MAX_SLICE_BYTES, Encoding, Position, Record, kafka_payload
 from models.slice import Epoch
 from streaming.kafka_client import Address, Client, Fetched, OutOfRange, UnknownTopic
@@ -42,6 +43,7 @@ class KafkaPartition:
         self._make = make
         self._topic = address.topic
         self._partition = address.partition or 0
+        self._is_named = address.partition is not None
         self._follow = follow
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka")
         self._client: Client
@@ -60,7 +62,7 @@ class KafkaPartition:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     async def open(self, start: Position | None, identity: str | None) -> None:
-        """Ready to read from `start` on. Raises: SourceUnavailable; SourceRefused."""
+        """Ready to read from `start` on. Raises: SourceUnavailable; SourceRefused; Malformed if none of several is named."""
         try:
             await self._call(self._open, start, identity)
         except BaseException:
@@ -71,7 +73,7 @@ class KafkaPartition:
         self._client = self._make()
         try:
             self._topic_id = self._client.topic_id()
-            self._check_partition()
+            self._check_partition(is_new=start is None)
             first, end = self._client.offsets()
         except UnknownTopic as error:
             if start is None:
@@ -87,9 +89,13 @@ class KafkaPartition:
             self._epoch, self._next = start.epoch, start.offset
             self._lost_before(first)
 
-    def _check_partition(self) -> None:
-        if self._partition not in self._client.partitions():
+    def _check_partition(self, *, is_new: bool) -> None:
+        there = self._client.partitions()
+        if self._partition not in there:
             raise UnknownTopic("kafka has no such topic or partition", hint="partitions count from 0")
+        if is_new and not self._is_named and len(there) > 1:
+            # A stream of the first partition alone would be taken for the whole topic.
+            raise Malformed(f"topic has {len(there)} partitions: expected ?partition=N, and a stream for each")
 
     def _begin(self, epoch: int, opened: Epoch, first: int) -> None:
         self._epoch, self._next, self._seek = epoch, 0, True
@@ -261,7 +267,7 @@ async def partitions_of(url: str) -> list[str]:
 
 
 async def open_source(url: str, *, start: Position | None, identity: str | None, follow: bool, key: bytes) -> KafkaPartition:
-    """The partition at `kafka://HOST:PORT/TOPIC?partition=N`, 0 if none is named; see `streaming.port.OpenSource`."""
+    """The partition at `kafka://HOST:PORT/TOPIC?partition=N`, of a topic with one it need not be named; see `OpenSource`."""
     del key
     address = Address.parse(url)
     source = KafkaPartition(lambda: client_of(address), address, follow=follow)

@@ -343,6 +343,21 @@ async def test_wrong_topic_or_partition_is_refused(broker: Cluster, client: str)
 
 
 @both
+async def test_topic_of_several_partitions_is_refused_until_one_is_named(broker: Cluster, client: str) -> None:
+    topic, sink = Topic(broker, partitions=2), MemorySink()
+    topic.fill([b"one"], partition=1)
+    bare = f"kafka://{broker.servers}/{topic.name}?client={client}"
+    with pytest.raises(Malformed, match="2 partitions"):
+        await open_source(bare, start=None, identity=None, follow=True, key=KEY)
+    await run_to_end(told(), reading(f"{bare}&partition=1"), sink)
+    assert values(sink) == [b"one"]
+    alone, all_of_it = Topic(broker), MemorySink()
+    alone.fill([b"one"])
+    await run_to_end(told(), reading(f"kafka://{broker.servers}/{alone.name}?client={client}"), all_of_it)
+    assert values(all_of_it) == [b"one"]
+
+
+@both
 async def test_nobody_at_the_address_is_unavailable(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streaming.kafka_python.REQUEST_S", 1.0)
     monkeypatch.setattr("streaming.kafka_fast.REQUEST_S", 1.0)
