@@ -119,6 +119,9 @@ def _verify(args: argparse.Namespace, console: Console) -> Exit:
         documents.append(report.to_json())
         texts.append("" if console.json else _text(name, report, console))
         codes.add(report.exit_code)
+        if report.verdict is None and b"cz-plain/" in bundle:
+            said = console.say("这是其他系统的 C.5 证明，请用", "this is a C.5 proof of another system: use")
+            console.note(f"{said} evidence stream plain {name}")
         if report.verdict is not None and (differs := _differs(args, report)):
             codes.add(Exit.REFUSED)
             said = console.say("答案回答的不是所给的问题", "the answer is to another question than was given")

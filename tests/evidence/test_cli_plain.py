@@ -92,6 +92,15 @@ def test_refuses_bad_input_with_no_verdict(
     assert "verdict" not in json.loads(capsys.readouterr().out)
 
 
+def test_verify_says_which_verb_reads_it_and_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    trust = Path(__file__).parents[1] / "vectors" / "items" / "trust.toml"
+    for name, is_told in (("proof.json", True), ("slice.log", False)):
+        assert run(["verify", name, "--trust", str(trust), "--lang", "en"], environ={}) == 3
+        said = capsys.readouterr()
+        assert ("evidence stream plain" in said.err) is is_told
+        assert "INDETERMINATE" not in said.out
+
+
 def test_a_file_that_is_not_there_or_no_json_is_refused() -> None:
     assert run(["stream", "plain", "nowhere.json"], environ={}) == 64
     assert run(["stream", "plain", "slice.log"], environ={}) == 3
