@@ -27,7 +27,8 @@ MAX_SILENCE_S: Final = 30 * 86_400
 """A demonstration is not always running: its stream may be silent for a month without that being a finding."""
 _WORDS: Final = 8
 _SAMPLE_BYTES: Final = 1 << 20
-_WORD: Final = re.compile(rb"[A-Za-z]{3,24}")
+_WORD: Final = re.compile(rb"[A-Za-z]{5,24}")
+"""Long enough to mean something to a person: `none`, asked for, reads like no question at all."""
 _SLICE_LINES: Final = 1000
 
 
