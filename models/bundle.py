@@ -214,7 +214,9 @@ def encode(files: Mapping[str, bytes]) -> bytes:
         body += _local(raw, crc, len(data))
         body += data
     end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(directory), len(body), 0)
-    return bytes(body + directory + end)
+    body += directory
+    body += end
+    return bytes(body)
 
 
 def pack(files: Mapping[str, bytes], kind: str) -> bytes:
