@@ -69,13 +69,15 @@ class Buffer:
     """The records of a slice: payloads joined, where each starts in `data`, and its position in the source.
 
     Shapes: `offsets` u32 and `positions` u64, one each a record, ascending; `parts` the payloads one by one, where whoever made
-        the buffer has them so.
+        the buffer has them so; `tiled` if it is known that they are lines, none with an LF in it, one LF and nothing else between
+        any two.
     """
 
     data: bytes
     offsets: array[int]
     positions: array[int]
     parts: list[bytes] | None = field(default=None, repr=False)
+    tiled: bool = False
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Buffer:

@@ -35,7 +35,10 @@ MAX_BIN_BYTES: Final = _HEAD_BYTES + MAX_SLICE_BYTES + MAX_SLICE_RECORDS * (4 + 
 """The longest `slices/N.bin`: two flat salts, and of each line its length and its d."""
 MAX_KEPT_BYTES: Final = 6 + MAX_SLICE_BYTES + MAX_SLICE_RECORDS * (4 + 8)
 MAX_PACKED_BYTES: Final = MAX_BIN_BYTES + (MAX_BIN_BYTES >> 8) + 64
-_VERSION: Final = 1
+_RECORDS: Final = 1
+_LINES: Final = 2
+"""The two versions of what is kept."""
+_LINES_AT: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +128,20 @@ def decompress(packed: bytes, *, limit: int = MAX_BIN_BYTES) -> bytes:
 def pack(buffer: Buffer, *, bytewise: bool) -> bytes:
     """The records of a slice, compressed; `bytewise` if positions count bytes, which then cost nothing to keep.
 
-    Shapes (before compression): u8 version, u8 bytewise, u32 n, n × u32 length, n × i64 skip, payloads. A skip is what a
-        position is beyond the expected one: the end of the record before and its LF, or the number before and one.
+    Shapes (before compression), version 1: u8 version, u8 bytewise, u32 n, n × u32 length, n × i64 skip, payloads. A skip is
+        what a position is beyond the expected one: the end of the record before and its LF, or the number before and one.
+        Version 2, lines that stood one behind the other: u8 version, u64 position of the first, the lines with an LF between.
     Source: ours; who has it and the slice's secret has the file `slices/N.bin` too.
     """
+    if bytewise and buffer.tiled and buffer.parts:
+        return compress(b"".join((bytes((_LINES,)), buffer.positions[0].to_bytes(8), b"\n".join(buffer.parts))))
     count = len(buffer)
     lengths = array("I", list(map(sub, buffer.ends(), buffer.offsets)))
     # Where each record would stand if nothing were beside the rule; a skip is where the distance from there changes.
-    first = buffer.positions[0] if count else 0
-    expected = list(map(add, buffer.offsets, range(first, first + count)) if bytewise else range(first, first + count))
-    if array("Q", expected) == buffer.positions:
-        skips = array("q", bytes(8 * count))
-        skips[:1] = array("q", (first,) * min(count, 1))
-    else:
-        away = list(map(sub, buffer.positions, expected))
-        skips = array("q", [first, *map(sub, away[1:], away)])
-    head = bytes((_VERSION, bytewise)) + count.to_bytes(4)
+    expected = map(add, buffer.offsets, range(count)) if bytewise else range(count)
+    away = list(map(sub, buffer.positions, expected))
+    skips = array("q", list(map(sub, away, [0, *away])))
+    head = bytes((_RECORDS, bytewise)) + count.to_bytes(4)
     return compress(b"".join((head, _big_endian(lengths), _big_endian(skips), buffer.data)))
 
 
@@ -150,9 +151,11 @@ def unpack(packed: bytes) -> Buffer:
     Raises: Malformed if it is nothing that `pack` makes.
     """
     kept = decompress(packed, limit=MAX_KEPT_BYTES)
+    if kept[:1] == bytes((_LINES,)):
+        return _unpacked_lines(kept)
     count = int.from_bytes(kept[2:6])
     start = 6 + count * 12
-    if len(kept) < 6 or kept[0] != _VERSION or kept[1] > 1 or count > MAX_SLICE_RECORDS or len(kept) < start:
+    if len(kept) < 6 or kept[0] != _RECORDS or kept[1] > 1 or count > MAX_SLICE_RECORDS or len(kept) < start:
         raise Malformed("archived slice has wrong form: expected version, count, lengths, skips and payloads")
     lengths, skips, data = array("I"), array("q"), kept[start:]
     lengths.frombytes(kept[6 : 6 + count * 4])
@@ -165,6 +168,18 @@ def unpack(packed: bytes) -> Buffer:
     if any(not before < after for before, after in zip([-1, *places], [*places, MAX_OFFSET + 1], strict=True)):
         raise Malformed("archived slice has positions out of order")
     return Buffer(data, array("I", accumulate(lengths[:-1], initial=0)) if count else array("I"), array("Q", places))
+
+
+def _unpacked_lines(kept: bytes) -> Buffer:
+    first, lines = int.from_bytes(kept[1:_LINES_AT]), kept[_LINES_AT:].split(b"\n")
+    offsets = list(accumulate(map(len, lines), initial=0))
+    size = offsets.pop()
+    if len(kept) < _LINES_AT or len(lines) > MAX_SLICE_RECORDS or size > MAX_SLICE_BYTES:
+        raise Malformed("archived slice has wrong form: expected version, position and lines, no more than a slice holds")
+    if first + size + len(lines) - 1 > MAX_OFFSET:
+        raise Malformed("archived slice has positions out of order")
+    positions = array("Q", list(map(add, offsets, range(first, first + len(lines)))))
+    return Buffer(b"".join(lines), array("I", offsets), positions, lines, tiled=True)
 
 
 def record_at(buffer: Buffer, position: int) -> Record:

@@ -50,14 +50,15 @@ class LineCutter:
             return None
         last, start, self._pending = self._pending, self.offset, b""
         self.offset = start + len(last)
-        return Batch(epoch, self.offset, [last], (start,), opened)
+        return Batch(epoch, self.offset, [last], [len(last)], (start,), opened)
 
     def _batch(self, lines: list[bytes], rest: bytes, behind: int, epoch: int, opened: Epoch | None) -> Batch | None:
         start, self._pending = self.offset, rest
         if not lines:
             return None
         self.offset = behind - len(rest)
-        return Batch(epoch, self.offset, lines, LineByLine(start, lines), opened)
+        sizes = list(map(len, lines))
+        return Batch(epoch, self.offset, lines, sizes, LineByLine(start, sizes), opened)
 
     def _cut(self, lines: list[bytes], rest: bytes, epoch: int, opened: Epoch | None) -> Batch:
         pieces: list[bytes] = []
@@ -75,7 +76,7 @@ class LineCutter:
             rest = rest[self._limit :]
             at += self._limit
         self.offset, self._pending = at, rest
-        return Batch(epoch, at, pieces, positions, opened)
+        return Batch(epoch, at, pieces, list(map(len, pieces)), positions, opened)
 
     def _pieces(self, line: bytes) -> Iterable[bytes]:
         if len(line) <= self._limit:

@@ -52,17 +52,17 @@ class SourceGap(StreamError):
 class LineByLine(Sequence[int]):
     """Positions of lines that stand one behind the other, an LF after each; worked out only where they are asked for."""
 
-    __slots__ = ("_payloads", "start")
+    __slots__ = ("_sizes", "start")
 
-    def __init__(self, start: int, payloads: Sequence[bytes]) -> None:
+    def __init__(self, start: int, sizes: Sequence[int]) -> None:
         self.start = start
-        self._payloads = payloads
+        self._sizes = sizes
 
     def __len__(self) -> int:
-        return len(self._payloads)
+        return len(self._sizes)
 
     def __iter__(self) -> Iterator[int]:
-        return map(add, accumulate(map(len, self._payloads), initial=self.start), range(len(self._payloads)))
+        return map(add, accumulate(self._sizes, initial=self.start), range(len(self._sizes)))
 
     @overload
     def __getitem__(self, place: int) -> int: ...
@@ -74,7 +74,7 @@ class LineByLine(Sequence[int]):
         if isinstance(place, slice):
             return list(self)[place]
         at = range(len(self))[place]
-        return self.start + sum(map(len, self._payloads[:at])) + at
+        return self.start + sum(self._sizes[:at]) + at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,12 +84,13 @@ class Batch:
     `end` is the offset behind the last record, and behind what is known to hold none. `opened` comes
     with the first batch of an epoch that the reader does not know yet, which may hold no record.
 
-    Shapes: `positions` one a record, strictly ascending and below `end`.
+    Shapes: `sizes` (in bytes) and `positions` one a record, these strictly ascending and below `end`.
     """
 
     epoch: int
     end: int
     payloads: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     positions: Sequence[int] = ()
     opened: Epoch | None = None
 
@@ -99,13 +100,13 @@ class Batch:
     @property
     def size(self) -> int:
         """How many bytes the payloads have together."""
-        return sum(map(len, self.payloads))
+        return sum(self.sizes)
 
     @classmethod
     def of(cls, records: list[Record], *, epoch: int, end: int, opened: Epoch | None = None) -> Batch:
         """The batch of `records`, which ascend by position."""
-        positions = array("Q", (record.position for record in records))
-        return cls(epoch, end, [record.payload for record in records], positions, opened)
+        payloads = [record.payload for record in records]
+        return cls(epoch, end, payloads, list(map(len, payloads)), array("Q", (record.position for record in records)), opened)
 
     def records(self) -> Iterator[Record]:
         """The records one by one; for tests and for what is not in a hurry."""

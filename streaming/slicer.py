@@ -174,12 +174,12 @@ class Slicer:
 
     def _room(self, batch: Batch, at: int) -> list[int]:
         """The sizes of the records from `at` on that still belong to the open slice."""
-        sizes = list(map(len, batch.payloads[at : at + self._rule.lines - self.lines]))
+        sizes = batch.sizes[at : at + self._rule.lines - self.lines]
         limit = self._rule.bytes - self.bytes
         if sum(sizes) > limit:
             del sizes[bisect_right(list(accumulate(sizes)), limit) :]
         if not sizes and not self.lines:
-            sizes = [len(batch.payloads[at])]  # a record larger than the rule allows is a slice of its own
+            sizes = [batch.sizes[at]]  # a record larger than the rule allows is a slice of its own
         if self._rule.attribute is not None:
             del sizes[self._same_value(batch, at, at + len(sizes)) :]
         return sizes
@@ -207,7 +207,7 @@ class Slicer:
         size = sum(sizes)
         if isinstance(positions, LineByLine):
             behind = first + size + len(sizes)
-            self._parts.append(_Part(payloads, sizes, LineByLine(first, payloads), behind))
+            self._parts.append(_Part(payloads, sizes, LineByLine(first, sizes), behind))
         else:
             behind = positions[end] if end < len(batch) else batch.end
             self._parts.append(_Part(payloads, sizes, positions[start:end], -1))
@@ -230,11 +230,12 @@ def _joined(parts: list[_Part]) -> Buffer:
     payloads = list(chain.from_iterable(part.payloads for part in parts))
     offsets = list(accumulate(chain.from_iterable(part.sizes for part in parts), initial=0))
     offsets.pop()
-    if all(before.behind == after.positions[0] for before, after in pairwise(parts)) and parts[-1].behind >= 0:
+    tiled = all(before.behind == after.positions[0] for before, after in pairwise(parts)) and parts[-1].behind >= 0
+    if tiled:
         start = parts[0].positions[0]
         positions = array("Q", list(map(add, offsets, range(start, start + len(offsets)))))
     else:
         positions = array("Q")
         for part in parts:
             positions.extend(part.positions)
-    return Buffer(b"".join(payloads), array("I", offsets), positions, payloads)
+    return Buffer(b"".join(payloads), array("I", offsets), positions, payloads, tiled)

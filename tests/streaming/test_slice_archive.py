@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.errors import Malformed, VerificationError
 from models.leaf import open_line
-from models.record import MAX_SLICE_BYTES, Buffer, Record
+from models.record import MAX_SLICE_BYTES, Buffer, Position, Record
 from models.slice import commit_slice, evidence_pair
 from streaming.archive import (
     MAX_BIN_BYTES,
@@ -26,7 +26,9 @@ from streaming.archive import (
     to_bin,
     unpack,
 )  # fmt: skip
+from streaming.lines import LineCutter
 from streaming.processing import process
+from streaming.slicer import CutRule, Slicer
 
 KEY, NONCE = bytes(range(16)), bytes(range(12))
 BUFFER = Buffer.of([Record(0, b"buy AAA"), Record(8, b""), Record(9, b"\0\xff" * 100)])
@@ -51,6 +53,24 @@ def test_archive_is_opened_as_it_was_made(steps: list[tuple[int, bytes]], bytewi
     assert list(unpack(pack(Buffer.of(records), bytewise=bytewise)).records()) == records
 
 
+@given(
+    st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), min_size=1, max_size=20), st.integers(0, 1 << 40)
+)
+def test_lines_one_behind_the_other_are_opened_as_they_were_made(texts: list[bytes], start: int) -> None:
+    batch = LineCutter(start).feed(b"".join(text + b"\n" for text in texts), epoch=0)
+    assert batch is not None
+    slicer = Slicer(CutRule(), Position(0, start))
+    list(slicer.add(batch))
+    filled = slicer.take()
+    assert filled is not None
+    kept = pack(filled.buffer, bytewise=True)
+    assert decompress(kept) == b"\x02" + start.to_bytes(8) + b"\n".join(texts)
+    again = unpack(kept)
+    assert list(again.records()) == list(filled.buffer.records()) == list(batch.records())
+    assert (again.data, again.offsets) == (filled.buffer.data, filled.buffer.offsets)
+    assert pack(again, bytewise=True) == kept
+
+
 def test_positions_of_lines_cost_nothing() -> None:
     def kept(skip: int) -> int:
         return len(pack(Buffer.of(Record(place * (100 + skip), bytes(99)) for place in range(5000)), bytewise=True))
@@ -61,10 +81,15 @@ def test_positions_of_lines_cost_nothing() -> None:
 @pytest.mark.parametrize(
     "kept",
     [
-        b"", b"\x02\0\0\0\0\0", b"\x01\x02\0\0\0\0", b"\x01\0\xff\xff\xff\xff", b"\x01\0\0\0\0\0x",
+        b"", b"\x03\0\0\0\0\0\0\0\0", b"\x02\0\0\0\0\0\0\0", b"\x02\x7f\xff\xff\xff\xff\xff\xff\xffab",
+        b"\x02" + bytes(8) + b"\n" * 65_536, b"\x02" + bytes(8) + bytes((2 << 20) + 1),
+        b"\x01\x02\0\0\0\0", b"\x01\0\xff\xff\xff\xff", b"\x01\0\0\0\0\0x",
         b"\x01\0\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\0x", b"\x01\0\0\0\0\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xffx",
     ],
-    ids=["empty", "version", "kind", "count", "left over", "length", "position"],
+    ids=[
+        "empty", "version", "no position", "position too far", "too many lines", "too long", "kind", "count", "left over",
+        "length", "position",
+    ],
 )  # fmt: skip
 def test_refuses_an_archive_that_contradicts_itself(kept: bytes) -> None:
     with pytest.raises(Malformed):
