@@ -6,26 +6,28 @@ from pathlib import Path
 
 import pytest
 from api_service import running, settings_for
+from databases import KINDS, empty_database
 from examined import World
 from homes import file_submission
 from injuries_acts import INJURIES, injured
+from sqlalchemy import delete, select, update
 from stream_service import Stream
 
+from evidence import tables
 from evidence.bootstrap import utc_now
 from evidence.examination.acts import ACTS
 from evidence.examination.damage import DamageMap, How, Unit
 from evidence.examine import examine
+from evidence.store import Store
 
 
-def examined(home: Path) -> DamageMap:
-    return examine(settings_for(home), clock=utc_now)
+def examined(home: Path, **settings: str) -> DamageMap:
+    return examine(settings_for(home, **settings), clock=utc_now)
 
 
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> World:
+def busy(folder: Path, **settings: str) -> None:
     """A stopped home in which something of everything was done: items, issuances, readings, questions to a stream."""
-    folder = tmp_path_factory.mktemp("acts")
-    with running(folder / "home") as service:
+    with running(folder / "home", **settings) as service:
         with service.client() as client:
             made = [client.post("/v1/evidence?wait=final", json=file_submission(f"item-{number}")).json() for number in range(3)]
             ids = [each["evidence_id"] for each in made]
@@ -43,6 +45,12 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> World:
         with stream.client() as client:
             client.stream_answer("app", {"keywords": ["ERROR"]})
             client.recount_stream("app", {})
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("acts")
+    busy(folder)
     return World(folder / "home")
 
 
@@ -71,6 +79,30 @@ def test_home_set_back_in_every_table_but_the_trail_is_found_out_by_the_trail(he
     world.run("UPDATE audit SET object = ? WHERE number = ?", "ev_" + "cd" * 32, last)
     (damage,) = examined(world.home).damages
     assert (damage.unit, damage.how, damage.where) == (Unit.AUDIT, How.ADDED, f"audit {last}")
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request, tmp_path / "main.db")
+
+
+def test_what_was_done_is_examined_on_both_databases(url: str, tmp_path: Path) -> None:
+    busy(tmp_path, database_url=url)
+    assert examined(tmp_path / "home", database_url=url).is_clean
+    store = Store(url)
+    with store.writing() as connection:
+        name = connection.execute(select(tables.issuance.c.name).where(tables.issuance.c.number == 1)).scalar_one()
+        connection.execute(update(tables.issuance).where(tables.issuance.c.number == 1).values(account="court", result=b"[]"))
+        connection.execute(update(tables.audit).where(tables.audit.c.number == 2).values(at_ms=7))
+        connection.execute(delete(tables.audit).where(tables.audit.c.number == 1))
+    found = {(each.unit, each.how, each.where) for each in examined(tmp_path / "home", database_url=url).damages}
+    hole = {(Unit.AUDIT, How.MISSING, "audit 1")} if store.is_sqlite else set()
+    store.close()
+    assert found == hole | {
+        (Unit.AUDIT, How.MISSING, "leaf 0"),
+        (Unit.AUDIT, How.ALTERED, "audit 2 at_ms"),
+        *((Unit.ISSUANCE, How.ALTERED, f"issuance {name[:11]}… {column}") for column in ("account", "result", "done")),
+    }
 
 
 def test_map_names_no_account(healthy: World, tmp_path: Path) -> None:
