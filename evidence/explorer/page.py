@@ -59,6 +59,7 @@ table,tbody,tr,td{display:block}thead{position:absolute;clip-path:inset(50%)}
 tr{border-top:1px solid var(--line);padding:.4rem 0}
 td{border:0;padding:.1rem 0;display:grid;grid-template-columns:7.5rem 1fr;gap:.75rem;overflow-wrap:anywhere}
 td::before{content:attr(data-name);color:var(--soft)}
+td code{white-space:normal}
 }
 """
 )

@@ -20,8 +20,9 @@ PAGES = ("/", "/docs", "/problems", "/problems/conflict", "/v1/log/checkpoint", 
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("home")) as found:
         with found.client() as client:
-            body = example(builtin("file@1"), seed=secrets.token_bytes(16), client_key=secrets.token_hex(16))
-            assert client.post("/v1/evidence?wait=final&timeout_s=30", json=body).status_code == 201
+            for name in ("tsac004.underwriting-papers@1", "file@1"):
+                body = example(builtin(name), seed=secrets.token_bytes(16), client_key=secrets.token_hex(16))
+                assert client.post("/v1/evidence?wait=final&timeout_s=30", json=body).status_code == 201
         yield found
 
 
@@ -43,7 +44,7 @@ def _is_clean(seen: Seen, api: Running) -> bool:
     return True
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 320])
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_needs_nothing_from_elsewhere_and_fits_the_screen(
     api: Running, browser: Browser, path: str, width: int
@@ -51,7 +52,9 @@ def test_every_page_needs_nothing_from_elsewhere_and_fits_the_screen(
     assert _is_clean(browser.open(api.url + path, width=width), api)
     if path == "/docs":
         browser.wait("document.querySelectorAll('.opblock').length > 0")
-    assert browser.value("document.documentElement.scrollWidth <= window.innerWidth")
+    if not path.startswith("/v1/"):
+        # The window's own width is no measure: it grows with what does not fit.
+        assert browser.value("document.documentElement.scrollWidth") <= width
 
 
 def test_a_page_that_asks_elsewhere_or_fails_would_be_seen(api: Running, browser: Browser) -> None:
