@@ -163,14 +163,14 @@ class Baseline(Lean):
         places = pack(f">{len(lines)}Q", *positions[:-1])
         twin, copy, level = hashlib.sha256(b"\2" + flat_salt), _line_copy(), []
         frames = {size: (33 + size).to_bytes(4) + b"cz-line/1" for size in set(map(len, lines))}
+        heads = bytearray(24 * len(lines))
+        for column in range(16):
+            heads[column::24] = stream[column::16]
+        for column in range(8):
+            heads[16 + column :: 24] = places[column::8]
         for first in range(0, len(lines), _AT_ONCE):
             part = lines[first : first + _AT_ONCE]
-            heads = bytearray(24 * len(part))
-            for column in range(16):
-                heads[column::24] = stream[16 * first + column : 16 * (first + len(part)) : 16]
-            for column in range(8):
-                heads[16 + column :: 24] = places[8 * first + column : 8 * (first + len(part)) : 8]
-            salted = [head for (head,) in _HEAD.iter_unpack(heads)]
+            salted = [head for (head,) in _HEAD.iter_unpack(memoryview(heads)[24 * first : 24 * (first + _AT_ONCE)])]
             level += [
                 state.digest()
                 for head, line in zip(salted, part, strict=True)

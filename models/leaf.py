@@ -95,19 +95,17 @@ def line_parts(buffer: Buffer, stream: bytes) -> Iterator[LineParts]:
     if sys.byteorder == "little":
         places.byteswap()
     raw, size, frames = places.tobytes(), SALT_BYTES + 8, _Frames()
-    everything = buffer.payloads()
+    # Salts and positions column by column: a fifth of the time of joining them line by line.
+    everything = bytearray(size * len(buffer))
+    for column in range(SALT_BYTES):
+        everything[column::size] = stream[column::SALT_BYTES]
+    for column in range(8):
+        everything[SALT_BYTES + column :: size] = raw[column::8]
+    payloads = buffer.payloads()
     for first in range(0, len(buffer), _AT_ONCE):
-        behind = min(first + _AT_ONCE, len(buffer))
-        # Salts and positions column by column: a fifth of the time of joining them line by line.
-        heads = bytearray(size * (behind - first))
-        for column in range(SALT_BYTES):
-            heads[column::size] = stream[first * SALT_BYTES + column : behind * SALT_BYTES : SALT_BYTES]
-        for column in range(8):
-            heads[SALT_BYTES + column :: size] = raw[first * 8 + column : behind * 8 : 8]
-        payloads = everything[first:behind]
-        yield LineParts(
-            list(map(frames.__getitem__, map(len, payloads))), [head for (head,) in _HEAD.iter_unpack(heads)], payloads
-        )
+        some = payloads[first : first + _AT_ONCE]
+        heads = [head for (head,) in _HEAD.iter_unpack(memoryview(everything)[first * size : (first + _AT_ONCE) * size])]
+        yield LineParts([frames[length] for length in map(len, some)], heads, some)
 
 
 class _Frames(dict[int, bytes]):

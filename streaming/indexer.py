@@ -115,7 +115,10 @@ class KeywordIndex:
                     line_end = ends[line] if line >= 0 else 0
                 if end <= line_end and not (word and _is_in_word(data, start, end, starts[line], line_end)):
                     lines = found[rank]
-                    lines[line] = lines.get(line, 0) + 1
+                    if line in lines:
+                        lines[line] += 1
+                    else:
+                        lines[line] = 1
                 if (nexts := known[rank]) and (end == size or data[end] in nexts):
                     self._add_beside(rank, data, start, end, starts, ends, found)
             del matches  # before the next ones are there
