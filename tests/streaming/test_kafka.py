@@ -317,9 +317,9 @@ async def test_collector_that_is_held_back_says_how_far_behind_it_is(broker: Clu
     topic, sink = Topic(broker), _Held()
     topic.fill([b"x" * 700_000 for _ in range(20)])
     async with running(told(1), reading(topic.url(client=client), follow=True), sink) as pipeline:
-        await until(lambda: pipeline.progress.slices >= 4 and 0 < (pipeline.behind() or 0) < 20)
+        await until(lambda: pipeline.progress.slices >= 4 and 0 < (pipeline.behind() or 0) < 20, seconds=40)
         sink.let.set()
-        await until(lambda: len(sink.records) == 20)
+        await until(lambda: len(sink.records) == 20, seconds=40)
         assert pipeline.behind() == 0
     sink.check()
 

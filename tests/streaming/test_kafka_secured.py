@@ -21,13 +21,6 @@ both = pytest.mark.parametrize("client", ["python", "fast"])
 VALUES = [b"value %d" % number for number in range(9)]
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that says no is asked again until the time for a question is over."""
-    for module in ("kafka_python", "kafka_fast"):
-        monkeypatch.setattr(f"streaming.{module}.REQUEST_S", 1.5)
-
-
 async def collect(url: str, sink: MemorySink) -> None:
     async def open_at(start: Position | None, identity: str | None) -> Source:
         return await open_source(url, start=start, identity=identity, follow=False, key=KEY)
@@ -35,11 +28,17 @@ async def collect(url: str, sink: MemorySink) -> None:
     await run_to_end(collecting(cut=CutRule(lines=2, seconds=None), encoding=Encoding.KAFKA), open_at, sink)
 
 
-async def refused(url: str, sink: MemorySink, said: str, kind: type[StreamError] = SourceRefused) -> None:
-    """Going on where the sink stands is refused with these words."""
+async def refused(
+    url: str, sink: MemorySink, said: str, kind: type[StreamError] = SourceRefused, *, at_once: bool = False
+) -> None:
+    """Going on where the sink stands is refused with these words; unless that is said at once, only when the time is over."""
     last, identity = await sink.last(), await sink.identity()
-    with pytest.raises(kind) as error:
-        await open_source(url, start=None if last is None else last.end, identity=identity, follow=True, key=KEY)
+    with pytest.MonkeyPatch.context() as patch:
+        if not at_once:
+            patch.setattr("streaming.kafka_python.REQUEST_S", 2.0)
+            patch.setattr("streaming.kafka_fast.REQUEST_S", 2.0)
+        with pytest.raises(kind) as error:
+            await open_source(url, start=None if last is None else last.end, identity=identity, follow=True, key=KEY)
     assert said in f"{error.value.message}; {error.value.hint}"
 
 
@@ -69,7 +68,7 @@ async def test_certificate_that_kafka_knows_reads_and_any_other_loses_nothing(br
     topic.fill(VALUES[5:])
     await refused(shown(broker, topic, client, None), sink, "does not accept our certificate, or wants one")
     await refused(shown(broker, topic, client, "nobody"), sink, "does not accept our certificate, or wants one")
-    await refused(shown(broker, topic, client, STRANGER[0]), sink, "no permission to read")
+    await refused(shown(broker, topic, client, STRANGER[0]), sink, "no permission to read", at_once=True)
     await collect(shown(broker, topic, client, READER[0]), sink)
     assert collected(sink) == VALUES
     assert {header.start.epoch for header in sink.headers} == {0}
@@ -105,7 +104,7 @@ async def test_files_that_do_not_fit_are_refused_before_anybody_is_asked(
         case _:
             ca = tmp_path / "other"
     url = f"kafka://127.0.0.1:1/t?client={client}&security=SSL&ca={ca}&certificate={certificate}&key={key}"
-    await refused(url, MemorySink(), said)
+    await refused(url, MemorySink(), said, at_once=True)
 
 
 @pytest.mark.parametrize("named", ["certificate=/c", "key=/k"])
@@ -142,7 +141,7 @@ async def test_password_proven_by_scram_reads_and_a_wrong_one_loses_nothing(
     topic.fill(VALUES[5:])
     # Kafka closes the connection behind its answer, and kafka-python may see the end first: then it is no certain refusal.
     await refused(url((READER[0], "wrong")), sink, "check user, password_file and mechanism", StreamError)
-    await refused(url(STRANGER), sink, "no permission to read")
+    await refused(url(STRANGER), sink, "no permission to read", at_once=True)
     await collect(url(READER), sink)
     assert collected(sink) == VALUES
     assert {header.start.epoch for header in sink.headers} == {0}
