@@ -72,7 +72,7 @@ async def test_killed_at_any_step_of_the_ledger_it_recovers_by_itself(tmp_path: 
 LOG_STEPS = [
     step
     for step in service_steps()
-    if step.partition("-")[0] in {"secrets", "insert", "sign", "commit", "answer", "intent", "final"}
+    if step.partition("-")[0] in {"secrets", "insert", "sign", "commit", "answer", "intent", "final", "slice"}
 ]
 
 
