@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from chain_gateway.embedded.proof import Transaction
+from chain_gateway.embedded.stored import REMEMBERED
 from chain_gateway.port import Rejected
 from models.anchor import Payload, TxId
 from models.canonical import b64, canonical, unb64
@@ -57,6 +59,35 @@ class Entry(NamedTuple):
         """
         listed = ["cz-state/1", self.origin, [self.end, self.root], self.height, self.tx_id, b64(self.sender)]
         return leaf_hash(canonical(listed))
+
+
+class _Glimpse(NamedTuple):
+    sender: bytes
+    key: bytes
+    origin: str
+    end: int
+    root: str
+
+
+@lru_cache(REMEMBERED)
+def _glimpse(text: str) -> _Glimpse:
+    """What a stored transaction does to the state. Remembered for a while: every node of the chain holds the same one."""
+    try:
+        value: Mapping[str, str] = json.loads(text)
+        key, payload, sender = value["key"], value["payload"], value["sender"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed("stored transaction is not readable") from error
+    match = _GLIMPSE.match(payload) if isinstance(payload, str) else None
+    if match is None:
+        raise Malformed("stored transaction holds no payload of an anchor")
+    origin, root_b64, _, end = match.groups()
+    return _Glimpse(
+        unb64(sender, size=65, what="sender"),
+        unhex(key, what="key of a transaction"),
+        check_origin(origin),
+        int(end),
+        unb64(root_b64, size=32, what="root of a payload").hex(),
+    )
 
 
 class Taken(NamedTuple):
@@ -162,20 +193,9 @@ class Draft:
 
         Raises: Malformed if the text is no transaction with a payload.
         """
-        try:
-            value: Mapping[str, str] = json.loads(text)
-            key, payload, sender = value["key"], value["payload"], value["sender"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Malformed("stored transaction is not readable") from error
-        match = _GLIMPSE.match(payload) if isinstance(payload, str) else None
-        if match is None:
-            raise Malformed("stored transaction holds no payload of an anchor")
-        origin, root_b64, _, end = match.groups()
-        key_bytes, sender_bytes = unhex(key, what="key of a transaction"), unb64(sender, size=65, what="sender")
-        root_hex = unb64(root_b64, size=32, what="root of a payload").hex()
-        self._take(
-            Taken(sender_bytes, key_bytes, Entry(check_origin(origin), int(end), root_hex, self._height, tx_id, sender_bytes))
-        )
+        glimpse = _glimpse(text)
+        entry = Entry(glimpse.origin, glimpse.end, glimpse.root, self._height, tx_id, glimpse.sender)
+        self._take(Taken(glimpse.sender, glimpse.key, entry))
 
     def state_root(self) -> str:
         """The root of the state tree after this block: one leaf a log, sorted by origin."""
