@@ -435,8 +435,8 @@ class Log:
 
     def _learn_outcome(self, old: LogState, new: LogState, error: DBAPIError) -> None:
         """Return if the lost COMMIT did happen. The row lock on the head makes us wait for the old transaction's end."""
-        self._store.renew()
         try:
+            self._store.renew()
             with self._store.writing() as connection:
                 self._limit_wait(connection)
                 found = rows.read_head(connection, lock=True)

@@ -137,6 +137,7 @@ class Store:
         self.writer = make_engine(url, readers=0)
         self.reader = make_engine(url, readers=_READERS)
         self._lock: Connection | None = None
+        self._lock_number: int | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -164,6 +165,7 @@ class Store:
         """
         if self.is_sqlite:
             return
+        self._lock_number = number
         engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         connection = engine.connect()
         if not connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar():
@@ -172,7 +174,24 @@ class Store:
         self._lock = connection
 
     def renew(self) -> None:
-        """Drop every connection, so that the next statement opens a fresh one."""
+        """Drop every connection, so that the next statement opens a fresh one; a lock that died with the server is taken again.
+
+        Raises: HomeRefused if another process has taken the lock meanwhile; DBAPIError if the server does not answer.
+        """
+        self._drop()
+        if self._lock_number is None:
+            return
+        if self._lock is not None:
+            try:
+                self._lock.execute(text("SELECT 1"))
+            except DBAPIError:
+                self._lock.close()
+                self._lock = None
+            else:
+                return
+        self.hold_sequencer_lock(self._lock_number)
+
+    def _drop(self) -> None:
         self.writer.dispose()
         self.reader.dispose()
 
@@ -181,7 +200,7 @@ class Store:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        self.renew()
+        self._drop()
 
 
 def storage_error(error: DBAPIError) -> Unready:

@@ -18,6 +18,8 @@ from evidence.errors import HomeRefused, OutcomeOpen, Unready
 from evidence.preservation import Preserved
 from evidence.settings import AnchorMode
 from evidence.steps import Step, no_step
+from evidence.store import Store
+from models.digest import sm3
 from models.errors import EvidenceError
 from postgres import Database
 from postgres_relay import Loss, Relay
@@ -166,3 +168,31 @@ async def test_server_killed_under_load_loses_nothing_acknowledged(tmp_path: Pat
         for chain in service.anchoring.chains.values():
             chain.wake.set()
         await check_running(service, bodies, held)
+
+
+async def test_lock_that_died_with_the_server_is_taken_again(tmp_path: Path, postgres: Database) -> None:
+    settings = settings_of(tmp_path / "home", postgres.url)
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+        postgres.kill()
+        postgres.start()
+        await until_preserved(service, file_submission())
+        with pytest.raises(HomeRefused, match="sequencer"):
+            async with serving(settings_of(tmp_path / "other", postgres.url)):
+                pass
+
+
+async def test_lock_that_another_took_meanwhile_stops_the_writer(tmp_path: Path, postgres: Database) -> None:
+    settings = settings_of(tmp_path / "home", postgres.url)
+    async with serving(settings) as service:
+        await preserved(service, file_submission())
+        postgres.kill()
+        postgres.start()
+        other = Store(settings.database_url)
+        other.hold_sequencer_lock(int.from_bytes(sm3(service.origin.encode())[:7]))
+        try:
+            with pytest.raises(HomeRefused, match="another process"):
+                await until_preserved(service, file_submission())
+        finally:
+            other.close()
+        await until_preserved(service, file_submission())
