@@ -206,17 +206,17 @@ def encode(files: Mapping[str, bytes]) -> bytes:
     """
     if len(files) > MAX_ENTRIES or sum(map(len, files.values())) > MAX_BUNDLE_BYTES:
         raise Malformed(f"bundle is too long: expected at most {MAX_ENTRIES} files and {MAX_BUNDLE_BYTES} bytes")
-    body, directory = bytearray(), bytearray()
+    body: list[bytes] = []
+    directory, position = bytearray(), 0
     for name in sorted(files, key=_order):
         data, raw = files[name], name.encode("ascii")
         crc = zlib.crc32(data)
-        directory += _central(raw, crc, len(data), len(body))
-        body += _local(raw, crc, len(data))
-        body += data
-    end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(directory), len(body), 0)
-    body += directory
-    body += end
-    return bytes(body)
+        directory += _central(raw, crc, len(data), position)
+        body += (_local(raw, crc, len(data)), data)
+        position += len(body[-2]) + len(data)
+    end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(directory), position, 0)
+    # Joined once: a bundle can be large, and its files stand beside it in memory already.
+    return b"".join([*body, directory, end])
 
 
 def pack(files: Mapping[str, bytes], kind: str) -> bytes:
