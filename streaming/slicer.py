@@ -29,6 +29,8 @@ from models.slice import Epoch
 from streaming.port import Batch, LineByLine
 
 DEFAULT_LINES: Final = 10_000
+_AHEAD: Final = 512
+"""So many records are looked at ahead, so that small slices of a large batch do not each look at all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +143,17 @@ class Slicer:
 
     def add(self, batch: Batch) -> Iterator[Filled]:
         """Every slice that `batch` fills, one by one as the caller asks; the rest of it is in the open slice at the end."""
-        begins = self.position.offset
-        at = 0 if not len(batch) or batch.positions[0] >= begins else bisect_left(batch.positions, begins)
-        count = len(batch)
+        positions, begins, count = batch.positions, self.position.offset, len(batch)
+        at = 0 if not count or positions[0] >= begins else bisect_left(positions, begins)
+        tiled = isinstance(positions, LineByLine)
+        first = positions[at] if at < count else 0
         while at < count:
             sizes = self._room(batch, at)
             if sizes:
-                self._keep(batch, at, sizes)
+                self._keep(batch, at, sizes, first)
                 at += len(sizes)
+                # Of lines one behind the other the next stands where the last ended: to ask again would be to add all up again.
+                first = self.position.offset if tiled or at == count else positions[at]
             if at < count or self._is_full():
                 filled = self.take()
                 if filled is not None:
@@ -174,9 +179,13 @@ class Slicer:
 
     def _room(self, batch: Batch, at: int) -> list[int]:
         """The sizes of the records from `at` on that still belong to the open slice."""
-        sizes = batch.sizes[at : at + self._rule.lines - self.lines]
-        limit = self._rule.bytes - self.bytes
-        if sum(sizes) > limit:
+        most, limit = self._rule.lines - self.lines, self._rule.bytes - self.bytes
+        sizes: list[int] = []
+        size = 0
+        while size <= limit and (some := batch.sizes[at + len(sizes) : at + min(most, len(sizes) + _AHEAD)]):
+            sizes += some
+            size += sum(some)
+        if size > limit:
             del sizes[bisect_right(list(accumulate(sizes)), limit) :]
         if not sizes and not self.lines:
             sizes = [batch.sizes[at]]  # a record larger than the rule allows is a slice of its own
@@ -201,9 +210,9 @@ class Slicer:
             return found[0] if found else None
         return open_kafka(payload)[1]
 
-    def _keep(self, batch: Batch, start: int, sizes: list[int]) -> None:
+    def _keep(self, batch: Batch, start: int, sizes: list[int], first: int) -> None:
         end = start + len(sizes)
-        payloads, positions, first = batch.payloads[start:end], batch.positions, batch.positions[start]
+        payloads, positions = batch.payloads[start:end], batch.positions
         size = sum(sizes)
         if isinstance(positions, LineByLine):
             behind = first + size + len(sizes)

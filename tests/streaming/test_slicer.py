@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,3 +175,14 @@ def test_lines_that_do_not_stand_one_behind_the_other_keep_their_positions() -> 
     ]  # fmt: skip
     assert list(first.positions) == [100, 102]
     assert [first.positions[0], first.positions[-1], *first.positions[1:]] == [100, 102, 102]
+
+
+@pytest.mark.parametrize("rule", [CutRule(lines=1), CutRule(bytes=1)], ids=["one line", "one byte"])
+def test_small_slices_of_a_large_batch_cost_in_proportion(rule: CutRule) -> None:
+    batch = lines(b"a\n" * 50_000)
+    slicer, began, count = Slicer(rule, START), time.process_time(), 0
+    for filled in slicer.add(batch):
+        assert filled.start.offset == 2 * count
+        count += 1
+    assert count == 50_000
+    assert time.process_time() - began < 10
