@@ -185,4 +185,4 @@ def test_small_slices_of_a_large_batch_cost_in_proportion(rule: CutRule) -> None
         assert filled.start.offset == 2 * count
         count += 1
     assert count == 50_000
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 5
