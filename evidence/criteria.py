@@ -36,6 +36,9 @@ class Criteria:
         for name, value in body.items():
             if name in _CRITERIA and value is not None:
                 getattr(self, f"_read_{name}")(value)
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            # Answered, it would say that there is nothing.
+            self._add("/to", "to", "a time after from")
 
     def _add(self, pointer: str, field: str, expected: str) -> None:
         self.problems.append(Problem(pointer, field, "查询条件", expected, "something else", "6.4.5-b"))
@@ -83,7 +86,7 @@ class Criteria:
 
     def _moment(self, name: str, value: JSONValue) -> datetime | None:
         try:
-            return range_end(value, name=name)
+            return range_end(value, name=name, is_last=name == "to")
         except Malformed as error:
             self._add(f"/{name}", name, error.message.partition("expected ")[2])
             return None

@@ -52,7 +52,10 @@ def listing(
     start: Annotated[
         str | None, Query(alias="from", max_length=40, description="RFC 3339 with zone, or a date (that day in Beijing)")
     ] = None,
-    end: Annotated[str | None, Query(alias="to", max_length=40, description="the first moment no longer included")] = None,
+    end: Annotated[
+        str | None,
+        Query(alias="to", max_length=40, description="the first moment no longer included; a bare date includes that day"),
+    ] = None,
     limit: Annotated[int | None, Query(ge=1, le=1000, description="how many items at most in this page")] = None,
     cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")] = None,
 ) -> Response:

@@ -67,7 +67,12 @@ def register(verbs: Verbs) -> None:
             "from this time on: RFC 3339 with zone, or a date (that day in Beijing)",
         ),
     )
-    query.add_argument("--to", metavar="TIME", dest="end", help=verbs.say("截止时间，不含", "before this time"))
+    query.add_argument(
+        "--to",
+        metavar="TIME",
+        dest="end",
+        help=verbs.say("截止时间，不含；只写日期则含该日", "before this time; a bare date includes that day"),
+    )
     query.add_argument("--limit", type=positive, metavar="N", help=verbs.say("本页至多多少条", "how many in this page at most"))
     query.add_argument("--cursor", help=verbs.say("上一页给出的 next_cursor", "the next_cursor of the page before"))
 

@@ -153,6 +153,29 @@ def test_an_item_is_found_by_the_digest_of_its_file_and_not_by_another(api: Runn
         assert client.get("/v1/evidence", params={"digest": "sm3:" + "0" * 64}).json()["total"] == 0
 
 
+def test_a_day_is_a_day_in_beijing_and_a_range_that_holds_nothing_is_refused(api: Running) -> None:
+    body = {**submission(), "occurred_at": "2025-03-01T16:30:00.000Z"}  # 00:30 on the 2nd in Beijing
+    with api.client() as client:
+        made = client.post("/v1/evidence", json=body).json()["evidence_id"]
+
+        def found(start: str, end: str) -> list[str]:
+            asked = {"axis": "occurred", "from": start, "to": end}
+            answer, posted = client.get("/v1/evidence", params=asked), client.post("/v1/evidence:search", json=asked)
+            assert (answer.status_code, posted.status_code) == (200, 200), answer.text
+            assert answer.json()["items"] == posted.json()["items"]
+            return [item["evidence_id"] for item in answer.json()["items"]]
+
+        assert found("2025-03-02", "2025-03-02") == [made]
+        assert found("2025-03-01", "2025-03-01") == []
+        assert found("2025-03-01", "2025-03-02") == [made]
+        assert found("2025-03-02T00:00:00+08:00", "2025-03-02T00:30:00+08:00") == []
+        assert found("2025-03-02T00:30:00+08:00", "2025-03-02T00:30:01+08:00") == [made]
+        for start, end in (("2025-03-03", "2025-03-02"), ("2025-03-02T00:00:00+08:00", "2025-03-01T16:00:00Z")):
+            answer = client.get("/v1/evidence", params={"from": start, "to": end})
+            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "to")
+            assert client.post("/v1/evidence:search", json={"from": start, "to": end}).status_code == 422
+
+
 def test_a_prefix_names_an_item(api: Running) -> None:
     with api.client() as client:
         made = client.post("/v1/evidence", json=submission()).json()
