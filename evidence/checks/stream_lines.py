@@ -9,7 +9,7 @@ from evidence.checks.stream_matter import DeclaredCase, Matter, Rows, shown_keyw
 from evidence.checks.stream_recount import Recounted, Whole
 from models.answer import INDEX, LINES, RULES
 from models.canonical import unb64, unb64u
-from models.counting import count
+from models.counting import Boundary, count
 from models.declaration import Declaration, EvidenceAlgorithm
 from models.digest import Algorithm, Pair
 from models.errors import Undecided, VerificationError
@@ -206,10 +206,11 @@ class SliceLines:
             records = _records(header, leaves)
             if hashed:
                 check_pieces(header, Buffer.of(records.values()), declared.declaration)
+            said = [dict(places) for places in found]
             for line, record in records.items():
                 counts = self._recount(record.payload, declared, asked)
-                for place, (times, places) in enumerate(zip(counts, found, strict=True)):
-                    stated = _at(places, line)
+                for place, times in enumerate(counts):
+                    stated = said[place].get(line, 0)
                     if times != stated:
                         what = self._name(asked, place)
                         raise VerificationError(
@@ -230,8 +231,12 @@ class SliceLines:
         return [self._count(text, question.keywords[place], declaration) for place, _ in asked.ranks]
 
     def _count(self, text: bytes, keyword: bytes, declaration: Declaration) -> int:
-        found = count(text, keyword, boundary=declaration.boundary, case=declaration.case)
+        found = count(text, keyword, case=declaration.case)
         self._judge.spend(1 + len(text) / BYTES_SEARCHED + found)
+        if found and declaration.boundary == Boundary.WORD:
+            # Every place is looked at once more, also where none counts.
+            self._judge.spend(found)
+            return count(text, keyword, boundary=declaration.boundary, case=declaration.case)
         return found
 
     def _name(self, asked: Asked, place: int) -> str:
@@ -249,10 +254,6 @@ class SliceLines:
             for place, n in sorted(self._scanned.items()):
                 keyword = shown_keyword(self._matter.question.keywords[place])
                 self._judge.findings.add(f"full scan of the slices shown whole: {keyword} stands in them {n} times")
-
-
-def _at(places: Places, line: int) -> int:
-    return next((n for where, n in places if where == line), 0)
 
 
 def _check_demanded(shown: Sequence[int], wanted: Sequence[int]) -> None:

@@ -58,6 +58,22 @@ def many_hits(size: int) -> tuple[Stream, Files]:
     return made, made.files(made.question(*ASKED))
 
 
+def hits_inside_words(size: int) -> tuple[Stream, Files]:
+    """Lines of one long word, in which every keyword asked stands everywhere and counts nowhere."""
+    made = Stream([b"b", *ASKED[:15]], boundary="word", charset="ascii")
+    for _ in range(max(1, size >> 20)):
+        made.collect([b"b " + b"a" * (1 << 18)])
+    return made, made.files(made.question(b"b", *ASKED[:15]))
+
+
+def lines_of_hits(size: int) -> tuple[Stream, Files]:
+    """As many lines as an answer is made of at once, each of which the index demands."""
+    made = Stream([b"a"])
+    for _ in range(max(1, size >> 20)):
+        made.collect([b"a"] * (1 << 14))
+    return made, made.files(made.question(b"a"))
+
+
 def whole_slices(size: int) -> tuple[Stream, Files]:
     """Slices of the shortest lines, shown whole: each line is counted again for every keyword."""
     made = Stream(ASKED)
@@ -115,7 +131,8 @@ def short_leaves(size: int) -> tuple[Stream, Files]:
 
 
 BUILD = [
-    many_headers, unusual_headers, many_hits, whole_slices, many_places, long_rows, long_proofs, keyword_leaves, short_leaves,
+    many_headers, unusual_headers, many_hits, hits_inside_words, lines_of_hits, whole_slices, many_places, long_rows, long_proofs,
+    keyword_leaves, short_leaves,
 ]  # fmt: skip
 
 
