@@ -32,7 +32,12 @@ _HEADERS = {
     503: {"Retry-After": "seconds to wait before trying again"},
 }
 _LOCATION = {"Location": "where what was made is found"}
-_MAKES = {"preserveEvidence", "createIssuance"}
+_ETAG = {"ETag": "the same as long as the bytes are"}
+_BY_OPERATION = {
+    ("preserveEvidence", 201): _LOCATION,
+    ("createIssuance", 201): _LOCATION,
+    **{(name, 200): _ETAG for name in ("getBundle", "getTemplate", "getTemplateSchema", "logCheckpoint", "twinCheckpoint")},
+}
 
 _TAGS = {
     "evidence": "存证: items, one or many, and their bundles",
@@ -143,7 +148,7 @@ def in_chinese(description: dict[str, Any]) -> dict[str, Any]:
 def _add_headers(operation: dict[str, Any]) -> None:
     """The answers that carry a header of their own say so."""
     for status, answer in operation["responses"].items():
-        named = _LOCATION if status == "201" and operation["operationId"] in _MAKES else _HEADERS.get(int(status), {})
+        named = _BY_OPERATION.get((operation["operationId"], int(status))) or _HEADERS.get(int(status), {})
         if named:
             answer["headers"] = {
                 name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in named.items()

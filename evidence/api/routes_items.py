@@ -13,6 +13,7 @@ from evidence.access import Role
 from evidence.api.deps import JSON, ProofReader, Reader, RequestId, Running, StrictRoute, answer, content, described, record
 from evidence.api.requests import read_json
 from models.canonical import JSONValue
+from models.digest import sm3
 
 router = APIRouter(tags=["evidence"], route_class=StrictRoute)
 
@@ -108,10 +109,12 @@ async def bundle(
         Literal["item", "transaction"], Query(description="the item alone, or all parts of its transaction")
     ] = "item",
 ) -> Response:
-    """The item's bundle, verified before it leaves; not final yet is a 409 `not-final`."""
+    """The item's bundle, verified before it leaves; not final yet is a 409 `not-final`. `ETag` is the bundle's SM3."""
     fields = None if disclose is None else [name for name in disclose.split(",") if name]
     data = await service.issuance.bundle(item_id, caller, disclose=fields, kind=kind, request_id=request_id)
-    return bundle_answer(data, item_id)
+    answered = bundle_answer(data, item_id)
+    answered.headers["etag"] = f'"{sm3(data).hex()}"'
+    return answered
 
 
 @router.get(
