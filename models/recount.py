@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import Final
 
 from models.canonical import b64, unb64
@@ -93,21 +94,18 @@ def check_pieces(header: SliceHeader, buffer: Buffer, declaration: Declaration) 
     Source: formats §5.3, §11 (31a: tiling).
     """
     places = [*buffer.positions, header.end.offset]
-    if not places[0] >= header.start.offset or any(place >= header.end.offset for place in places[:-1]):
+    if places[0] < header.start.offset or max(places[:-1], default=-1) >= header.end.offset:
         raise VerificationError(f"position hole: record lies outside the range of its slice ({header.slice_id})")
-    if sum(map(len, buffer.payloads())) != header.payload_bytes or len(buffer) != header.lines:
+    if len(buffer.data) != header.payload_bytes or len(buffer) != header.lines:
         raise VerificationError(f"lines or bytes are others than the header states ({header.slice_id})")
     if not counts_bytes(declaration):
         return
     if places[0] != header.start.offset:
         raise VerificationError(f"position hole: first record is not at the start of its slice ({header.slice_id})")
-    pieces = 0
-    for number, payload in enumerate(buffer.payloads()):
-        beyond = places[number + 1] - places[number] - len(payload)
-        if beyond not in (0, 1):
-            raise VerificationError(f"position hole: records do not tile the slice ({header.slice_id})")
-        pieces += beyond == 0
-    if pieces != header.pieces:
+    beyond = list(map(sub, map(sub, places[1:], places), map(sub, buffer.ends(), buffer.offsets)))
+    if not set(beyond) <= {0, 1}:
+        raise VerificationError(f"position hole: records do not tile the slice ({header.slice_id})")
+    if beyond.count(0) != header.pieces:
         raise VerificationError(f"pieces are others than the header states ({header.slice_id})")
 
 
