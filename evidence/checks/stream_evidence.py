@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from evidence.checks.case import Case, Item, later
-from evidence.checks.stream_matter import DeclaredCase, Matter
+from evidence.checks.stream_matter import BYTES_READ, DeclaredCase, Matter
 from evidence.checks.times import ProvenBlock, prove_block
 from models import declaration as declarations
 from models import slice as slices
@@ -193,7 +193,9 @@ class _Blocks:
         if ref not in self._judged:
             self._judged[ref] = None
             with self._case.judge.trying(17, name):
-                value = parse(self._case.files[name], max_bytes=MAX_JSON_BYTES)
+                data = self._case.files[name]
+                self._case.judge.spend(len(data) / BYTES_READ)
+                value = parse(data, max_bytes=MAX_JSON_BYTES)
                 self._judged[ref] = prove_block(self._case, ref, str(value["engine"]), value["proof"])
         return self._judged[ref]
 

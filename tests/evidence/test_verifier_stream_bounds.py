@@ -50,6 +50,19 @@ def unusual_headers(size: int) -> tuple[Stream, Files]:
     return made, files
 
 
+def many_blocks(size: int) -> tuple[Stream, Files]:
+    """Headers that name one height each with another hash: the proof shown is held against every one of them."""
+    made = one_slice()
+    files = made.files(made.question(b"a"))
+    first, last = files[SLICES].splitlines(keepends=True)[:2]
+    named = b'"after":[{"chain":"c","hash":"%08x","height":1}]'
+    count = size // 2 // len(last)
+    files[SLICES] = first + b"".join(last.replace(b'"after":[]', named % number) for number in range(count))
+    proof = {"header": "é" * (size // 4), "seals": []}
+    files["blocks/0.json"] = canonical({"chain": "c", "engine": "e", "format": "cz-block-proof/1", "height": 1, "proof": proof})
+    return made, files
+
+
 def many_hits(size: int) -> tuple[Stream, Files]:
     """Lines of nothing but hits, for every keyword asked."""
     made = Stream(ASKED)
@@ -131,8 +144,8 @@ def short_leaves(size: int) -> tuple[Stream, Files]:
 
 
 BUILD = [
-    many_headers, unusual_headers, many_hits, hits_inside_words, lines_of_hits, whole_slices, many_places, long_rows, long_proofs,
-    keyword_leaves, short_leaves,
+    many_headers, unusual_headers, many_blocks, many_hits, hits_inside_words, lines_of_hits, whole_slices, many_places, long_rows,
+    long_proofs, keyword_leaves, short_leaves,
 ]  # fmt: skip
 
 
