@@ -14,6 +14,7 @@ from models.canonical import JSONValue
 
 def register(verbs: Verbs) -> None:
     """`show`, `query` and `whoami` are in the table."""
+    say = verbs.say
     verbs.add("whoami", REMOTE, _whoami, "令牌所属的账号、角色、主体", "account, roles and subject of the token")
     show = verbs.add(
         "show", REMOTE, _show, "查看一项存证：各链状态、回执、原件", "one item: states per chain, receipts, originals"
@@ -21,7 +22,7 @@ def register(verbs: Verbs) -> None:
     show.add_argument(
         "id",
         metavar="ID",
-        help=verbs.say("存证编号，或其至少 8 位的唯一前缀", "an evidence id, or a unique prefix of at least 8 digits"),
+        help=say("存证编号，或其至少 8 位的唯一前缀", "an evidence id, or a unique prefix of at least 8 digits"),
     )
     query = verbs.add(
         "query",
@@ -31,22 +32,22 @@ def register(verbs: Verbs) -> None:
         "items by digest, file, link code, template, subject, field or time",
     )
     query.add_argument(
-        "--digest", metavar="ALG:HEX", help=verbs.say("原件摘要，sm3:… 或 sha256:…", "digest of an original, sm3:… or sha256:…")
+        "--digest", metavar="ALG:HEX", help=say("原件摘要，sm3:… 或 sha256:…", "digest of an original, sm3:… or sha256:…")
     )
     query.add_argument(
         "--file",
         metavar="FILE",
-        help=verbs.say("按文件内容查询，只发送其摘要", "by the content of a file; only its digest is sent"),
+        help=say("按文件内容查询，只发送其摘要", "by the content of a file; only its digest is sent"),
     )
-    query.add_argument("--link-code", metavar="CODE", help=verbs.say("链式数据的链接码", "the code of a link"))
-    query.add_argument("--template", metavar="NAME", help=verbs.say("模板，如 file@1", "a template, for example file@1"))
-    query.add_argument("--subject", metavar="ID", help=verbs.say("存证主体", "the subject"))
+    query.add_argument("--link-code", metavar="CODE", help=say("链式数据的链接码", "the code of a link"))
+    query.add_argument("--template", metavar="NAME", help=say("模板，如 file@1", "a template, for example file@1"))
+    query.add_argument("--subject", metavar="ID", help=say("存证主体", "the subject"))
     query.add_argument(
         "--field",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help=verbs.say(
+        help=say(
             "字段的精确值，限模板中可查询的字段；可重复",
             "the exact value of a field that the template makes searchable; repeatable",
         ),
@@ -54,7 +55,7 @@ def register(verbs: Verbs) -> None:
     query.add_argument(
         "--axis",
         choices=["occurred", "preserved", "final"],
-        help=verbs.say(
+        help=say(
             "--from 与 --to 所指的时间：发生、受理（默认）、最终确认", "which time --from and --to are of; preserved by default"
         ),
     )
@@ -62,7 +63,7 @@ def register(verbs: Verbs) -> None:
         "--from",
         metavar="TIME",
         dest="start",
-        help=verbs.say(
+        help=say(
             "起始时间，含；带时区的 RFC 3339，或日期（北京时间当日）",
             "from this time on: RFC 3339 with zone, or a date (that day in Beijing)",
         ),
@@ -71,10 +72,10 @@ def register(verbs: Verbs) -> None:
         "--to",
         metavar="TIME",
         dest="end",
-        help=verbs.say("截止时间，不含；只写日期则含该日", "before this time; a bare date includes that day"),
+        help=say("截止时间，不含；只写日期则含该日", "before this time; a bare date includes that day"),
     )
-    query.add_argument("--limit", type=positive, metavar="N", help=verbs.say("本页至多多少条", "how many in this page at most"))
-    query.add_argument("--cursor", help=verbs.say("上一页给出的 next_cursor", "the next_cursor of the page before"))
+    query.add_argument("--limit", type=positive, metavar="N", help=say("本页至多多少条", "how many in this page at most"))
+    query.add_argument("--cursor", help=say("上一页给出的 next_cursor", "the next_cursor of the page before"))
 
 
 def flat(value: JSONValue, name: str = "") -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ that the service holds is the committed offset: run again to go on there. Ctrl-C
 
 def register(verbs: Verbs) -> None:
     """`stream run`, `list`, `show`, `query`, `recount` and `end` are in the table."""
+    say = verbs.say
     group = verbs.group("stream", REMOTE, "流式数据存证", "streams of records")
     _register_run(group)
     group.add("list", REMOTE, _list, "各流的进度、滞后、来源未读量与下一期限", "how far, how late, how far behind, next deadline")
@@ -51,60 +52,74 @@ def register(verbs: Verbs) -> None:
         "按关键字或取值查询，答案附完整性证明",
         "ask for keywords or a value: the answer proves it is complete",
     )
-    query.add_argument("--keyword", metavar="K", nargs="+", action="extend", default=[])
-    query.add_argument("--all", action="store_true", help=verbs.say("同时含全部关键字的行", "lines that hold all the keywords"))
-    query.add_argument("--value", metavar="RULE=V", help=verbs.say("提取规则的一个取值", "a value of an extraction rule"))
-    query.add_argument("-o", "--output", metavar="answer.cz", help=verbs.say("写出可离线验证的答案包", "the answer as a bundle"))
     query.add_argument(
-        "--scan", action="store_true", help=verbs.say("另行扫描全部存档行（无证明）", "count every archived line too (no proof)")
+        "--keyword", metavar="K", nargs="+", action="extend", default=[], help=say("声明过的关键字", "declared keywords")
+    )
+    query.add_argument("--all", action="store_true", help=say("同时含全部关键字的行", "lines that hold all the keywords"))
+    query.add_argument("--value", metavar="RULE=V", help=say("提取规则的一个取值", "a value of an extraction rule"))
+    query.add_argument("-o", "--output", metavar="answer.cz", help=say("写出可离线验证的答案包", "the answer as a bundle"))
+    query.add_argument(
+        "--scan", action="store_true", help=say("另行扫描全部存档行（无证明）", "count every archived line too (no proof)")
     )
     query.add_argument(
         "--whole",
         action="store_true",
-        help=verbs.say("答案包含整个分片，任何人可自行复核", "show slices whole: anyone can recount"),
+        help=say("答案包含整个分片，任何人可自行复核", "show slices whole: anyone can recount"),
     )
     recount = group.add("recount", REMOTE, _recount, "由存档重算分片与索引并签名", "derive slices and index again, and attest it")
     plain.register(group)
     end = group.add("end", REMOTE, _end, "结束一个流：签名的最后一片", "end a stream: its signed last slice")
-    end.add_argument("--reason", default="ended by its owner", metavar="TEXT")
+    end.add_argument(
+        "--reason",
+        default="ended by its owner",
+        metavar="TEXT",
+        help=say("写入最后一片的原因", "the reason, in its last slice"),
+    )
     for parser in (query, recount):
-        parser.add_argument("--from", metavar="TIME", dest="start", help=verbs.say("采集时间，含", "collected from, included"))
-        parser.add_argument("--to", metavar="TIME", dest="end", help=verbs.say("采集时间，不含", "collected to, not included"))
+        parser.add_argument("--from", metavar="TIME", dest="start", help=say("采集时间，含", "collected from, included"))
+        parser.add_argument("--to", metavar="TIME", dest="end", help=say("采集时间，不含", "collected to, not included"))
     for parser in (show, query, recount):
-        parser.add_argument("--submitter", metavar="ACCOUNT")
+        parser.add_argument(
+            "--submitter",
+            metavar="ACCOUNT",
+            help=say("该流所属账号；同名时需要", "whose stream, where several have the id"),
+        )
     for parser in (show, query, recount, end):
         # --keyword takes all words that follow it: where the id is the last of them, `_query` takes it back.
-        parser.add_argument("id", metavar="ID", nargs="?" if parser is query else None)
-    end.add_argument("--state", metavar="DIR")
+        parser.add_argument(
+            "id", metavar="ID", nargs="?" if parser is query else None, help=say("流的编号", "the id of the stream")
+        )
+    end.add_argument("--state", metavar="DIR", help=say("采集方的私钥与声明", "keys and declarations"))
 
 
 def _register_run(group: Verbs) -> None:
+    say = group.say
     run = group.add(
         "run", REMOTE, _run, "采集：来源 → 分片 → 存证", "collect: source, slices, preserved", more=(_RUN_ZH, _RUN_EN)
     )
-    run.add_argument("--stream", metavar="ID", required=True)
-    run.add_argument("--source", metavar="kafka://…|file:PATH|-", required=True)
-    run.add_argument("--keywords", metavar="FILE")
-    run.add_argument("--slice-lines", type=positive, metavar="N")
-    run.add_argument("--slice-bytes", type=positive, metavar="N")
-    run.add_argument("--slice-seconds", type=seconds, metavar="S")
+    run.add_argument("--stream", metavar="ID", required=True, help=say("流的编号", "the id of the stream"))
+    run.add_argument("--source", metavar="kafka://…|file:PATH|-", required=True, help=say("来源，见上", "where from, see above"))
+    run.add_argument("--keywords", metavar="FILE", help=say("关键字文件，首次运行时给出", "the keyword file, at the first run"))
+    run.add_argument("--slice-lines", type=positive, metavar="N", help=say("满 N 行即切片", "a slice has N lines at most"))
+    run.add_argument("--slice-bytes", type=positive, metavar="N", help=say("满 N 字节即切片", "a slice has N bytes at most"))
+    run.add_argument("--slice-seconds", type=seconds, metavar="S", help=say("满 S 秒即切片", "a slice ends after S seconds"))
+    run.add_argument("--slice-key", action="store_true", help=say("按消息键切片", "a slice ends where the message key changes"))
+    run.add_argument("--slice-rule", metavar="RULE", help=say("按规则取值切片", "a slice ends where the rule's value changes"))
+    run.add_argument("--slice", choices=["merkle", "hash"], help=say("分片的存证算法", "how a slice is hashed"))
+    run.add_argument("--index", choices=["merkle", "hash"], help=say("索引的存证算法", "how the index is hashed"))
+    run.add_argument("--public-slice", action="store_true", help=say("分片不属隐私（表 C.1）", "slices are not private"))
+    run.add_argument("--public-index", action="store_true", help=say("索引不属隐私（表 C.1）", "the index is not private"))
+    run.add_argument("--case", choices=["exact", "ascii"], help=say("区分大小写，或不区分", "ascii: letter case is ignored"))
+    run.add_argument("--boundary", choices=["none", "word"], help=say("word：只计整词", "word: whole words only"))
+    run.add_argument("--charset", metavar="NAME", help=say("关键字的字符集，如 gbk", "charset of the keywords"))
     run.add_argument(
-        "--slice-key", action="store_true", help=group.say("按消息键切片", "a slice ends where the message key changes")
+        "--max-silence", type=positive, metavar="S", help=say("至多 S 秒无分片", "S seconds without a slice at most")
     )
     run.add_argument(
-        "--slice-rule", metavar="RULE", help=group.say("按规则取值切片", "a slice ends where the rule's value changes")
+        "--slice-proof", type=positive, metavar="S", help=say("分片后至多 S 秒上链", "on the chain within S seconds")
     )
-    run.add_argument("--slice", choices=["merkle", "hash"])
-    run.add_argument("--index", choices=["merkle", "hash"])
-    run.add_argument("--public-slice", action="store_true", help=group.say("分片不属隐私（表 C.1）", "slices are not private"))
-    run.add_argument("--public-index", action="store_true", help=group.say("索引不属隐私（表 C.1）", "the index is not private"))
-    run.add_argument("--case", choices=["exact", "ascii"])
-    run.add_argument("--boundary", choices=["none", "word"])
-    run.add_argument("--charset", metavar="NAME")
-    run.add_argument("--max-silence", type=positive, metavar="S")
-    run.add_argument("--slice-proof", type=positive, metavar="S")
-    run.add_argument("--once", action="store_true", help=group.say("读到当前末尾即止", "read to the present end and stop"))
-    run.add_argument("--state", metavar="DIR")
+    run.add_argument("--once", action="store_true", help=say("读到当前末尾即止", "read to the present end and stop"))
+    run.add_argument("--state", metavar="DIR", help=say("采集方的私钥与声明", "keys and declarations"))
 
 
 # --- collecting -----------------------------------------------------------------------------------------------------
