@@ -47,26 +47,16 @@ def register(verbs: Verbs) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help=say(
-            "字段的精确值，限模板中可查询的字段；可重复",
-            "the exact value of a field that the template makes searchable; repeatable",
-        ),
+        help=say("可查询字段的精确值；可重复", "the exact value of a searchable field; repeatable"),
     )
     query.add_argument(
-        "--axis",
-        choices=["occurred", "preserved", "final"],
-        help=say(
-            "--from 与 --to 所指的时间：发生、受理（默认）、最终确认", "which time --from and --to are of; preserved by default"
-        ),
+        "--axis", choices=["occurred", "preserved", "final"], help=say("何种时间，默认受理", "which time; preserved by default")
     )
     query.add_argument(
         "--from",
         metavar="TIME",
         dest="start",
-        help=say(
-            "起始时间，含；带时区的 RFC 3339，或日期（北京时间当日）",
-            "from this time on: RFC 3339 with zone, or a date (that day in Beijing)",
-        ),
+        help=say("起始时间，含；带时区，或为北京时间的日期", "from this time on: RFC 3339 with zone, or a date in Beijing"),
     )
     query.add_argument(
         "--to",
