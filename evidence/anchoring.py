@@ -11,15 +11,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError
 
-from chain_gateway.port import ChainGateway, ChainUnavailable, OutcomeUnknown, Rejected, proofs
+from chain_gateway.port import ChainUnavailable, LedgerReads, OutcomeUnknown, Rejected, proofs
 from evidence import anchors, trail
 from evidence.anchors import AnchorRow
 from evidence.batch import moment
+from evidence.chain import Chain, proves_block
 from evidence.contents import Contents
 from evidence.errors import HomeRefused, Overloaded, Unready
 from evidence.log import BACK_JUMP, Log, LogState
@@ -30,7 +30,6 @@ from evidence.store import Store, storage_error
 from models.anchor import Anchor, BlockRef, ChainReceipt, Payload, ReceiptFacts, TxId, anchor_key
 from models.digest import Algorithm, Digest
 from models.errors import EvidenceError, Malformed, VerificationError
-from models.trust import ChainTrust
 
 PROMISE_SHARE = 0.8
 CHAIN_AHEAD = timedelta(minutes=5)
@@ -38,41 +37,6 @@ _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEAD_POLL_S = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Chain:
-    """One chain the log is anchored on: the gateway, our list of anchors there, and how it fares."""
-
-    gateway: ChainGateway
-    trust: ChainTrust
-    first: int = 0
-    end: int = 0
-    submitted_end: int = 0
-    head: BlockRef | None = None
-    open: AnchorRow | None = None
-    failures: int = 0
-    last_error: str = ""
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    full_at: int | None = None
-    """While the chain only waits for its interval to end: the size of the log that ends the wait at once."""
-
-    is_compared: bool = False
-
-    @property
-    def id(self) -> str:
-        """The chain's id."""
-        return self.gateway.chain_id
-
-    @property
-    def covers(self) -> int:
-        """Every leaf below this index is held by a final anchor; a chain just joined holds none, whatever it begins at."""
-        return self.end if self.end > self.first else 0
-
-    @property
-    def carries(self) -> int:
-        """Every leaf below this index is held by an anchor that was opened."""
-        return self.submitted_end if self.submitted_end > self.first else 0
 
 
 def due(now: datetime, *, mode: AnchorMode, pending: int, oldest: datetime | None, interval_s: float, max_items: int) -> bool:
@@ -104,6 +68,8 @@ class Anchoring:
         step: StepFunction,
     ) -> None:
         self.chains: Mapping[str, Chain] = {chain.id: chain for chain in chains}
+        self.proofs: Mapping[BlockRef, bytes] = {}
+        """What proves the newest final blocks, where their engines can give that: replaced as a whole."""
         self._log, self._store, self._settings = log, store, settings
         self._payloads = Payloads(store, contents, clock=clock)
         self._clock, self._step = clock, step
@@ -199,7 +165,7 @@ class Anchoring:
 
     async def _compare_lists(self, chain: Chain) -> None:
         """Every anchor that the chain holds beyond our own list is adopted, unless it shows a head that is not ours."""
-        chain.head = await chain.gateway.head()
+        await self._learn_head(chain)
         if chain.open is not None and await chain.gateway.find(Digest(Algorithm.SM3, chain.open.key)) is not None:
             await self._advance(chain, chain.open)
         while chain.open is None:
@@ -213,6 +179,18 @@ class Anchoring:
             row = await self._adopt(chain, self._verify(chain, receipt, key))
             await self._store_receipt(chain, row, receipt)
         chain.is_compared = True
+
+    async def _learn_head(self, chain: Chain) -> None:
+        """The chain's newest final block is known, with what proves it where the engine can give that."""
+        head = await chain.gateway.head()
+        if head == chain.head:
+            return
+        proof = await chain.gateway.block_proof(head.height) if isinstance(chain.gateway, LedgerReads) else None
+        if proof is not None and await asyncio.to_thread(proves_block, proof, head, chain.trust):
+            # The head before stays too: a commit that has named it may be under way.
+            kept = {ref: known for ref, known in self.proofs.items() if ref.chain != chain.id or ref == chain.head}
+            self.proofs = {**kept, head: proof}
+        chain.head = head
 
     async def _adopt(self, chain: Chain, facts: ReceiptFacts) -> AnchorRow:
         """What the chain holds under our key stands in our list as an open anchor.
@@ -347,7 +325,7 @@ class Anchoring:
             chain.open = await self._open(chain, state)
             chain.submitted_end = chain.open.end
             return 0
-        chain.head = await chain.gateway.head()
+        await self._learn_head(chain)
         chain.failures, chain.last_error = 0, ""
         if oldest is None:
             return _HEAD_POLL_S

@@ -6,7 +6,7 @@ its place in a link are facts of the commit and not of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,6 +87,8 @@ class Batch:
     head: HeadRow
     now: datetime
     after: Sequence[BlockRef]
+    proofs: Mapping[BlockRef, bytes]
+    """Of those blocks in `after` that were proven."""
     keep: Callable[[Sequence[tuple[bytes, bytes]], HeadLock], object]
     outcomes: list[Outcome] = field(default_factory=list)
     fresh: list[tuple[Pending, Sealed, bytes]] = field(default_factory=list)
@@ -201,6 +203,9 @@ class Batch:
             conflicts=conflicts,
             audits=audits,
         )
+        for ref in self.after:
+            if ref in self.proofs:
+                rows.keep_block(self.connection, ref, self.proofs[ref])
         for item, _, _ in self.fresh:
             if item.claims is not None:
                 item.claims(self.connection, item.statement.digest)

@@ -13,11 +13,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chain_gateway.port import ChainUnavailable, LedgerReads
-from evidence.anchoring import Chain
-from evidence.checks.engines import verify_block
+from evidence.chain import Chain, proves_block
 from models.anchor import BlockRef
-from models.canonical import JSONValue, format_time, parse
-from models.errors import EvidenceError, VerificationError
+from models.canonical import JSONValue, format_time
+from models.errors import VerificationError
 from models.slice import SliceHeader
 
 ALLOWANCE: Final = timedelta(minutes=5)
@@ -85,13 +84,5 @@ class Blocks:
                 data = await chain.gateway.block_proof(ref.height)
             except ChainUnavailable:
                 continue
-            if data is not None and await asyncio.to_thread(_proves, data, ref, chain):
+            if data is not None and await asyncio.to_thread(proves_block, data, ref, chain.trust):
                 found.append(data)
-
-
-def _proves(data: bytes, ref: BlockRef, chain: Chain) -> bool:
-    try:
-        verify_block(parse(data)["proof"], ref, chain.trust)
-    except EvidenceError:
-        return False
-    return True

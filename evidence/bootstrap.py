@@ -15,11 +15,12 @@ from sqlalchemy import Connection, select
 from chain_gateway.port import ChainUnavailable, open_gateway
 from evidence import anchors, tables
 from evidence.access import Access, Role
-from evidence.anchoring import Anchoring, Chain
+from evidence.anchoring import Anchoring
 from evidence.archive import Archive
 from evidence.batch import Batch
 from evidence.behind import Reports
 from evidence.blocks import Blocks
+from evidence.chain import Chain
 from evidence.contents import Contents
 from evidence.errors import HomeRefused, SettingWrong
 from evidence.home import (
@@ -454,7 +455,8 @@ async def open_service(
             anchoring_of[0].guard()
 
         def batch(connection: Connection, head: HeadRow, now: datetime, blocks: Sequence[BlockRef]) -> Batch:
-            return Batch(connection, head, now, blocks, lambda secrets, lock: home.secrets.put_many(secrets, head=lock))
+            proofs = anchoring_of[0].proofs
+            return Batch(connection, head, now, blocks, proofs, lambda secrets, lock: home.secrets.put_many(secrets, head=lock))
 
         log = Log(
             home.store,

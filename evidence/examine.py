@@ -18,6 +18,7 @@ from evidence.examination import ledger, notes
 from evidence.examination.acts import check_issuances, check_trail
 from evidence.examination.admission import check_admission
 from evidence.examination.anchored import ChainList, name_strangers
+from evidence.examination.bounds import check_blocks
 from evidence.examination.damage import DamageMap, Findings, How, Progress, Unit
 from evidence.examination.ground import Ground, check_database, check_names, check_windows, kept_heads, open_ground
 from evidence.examination.items import Items
@@ -105,6 +106,8 @@ class _Examination:
             originals.examine(lambda done: self._progress(done, 0, "originals"))
             Slices(ground).examine(lambda done: self._progress(done, 0, "slices"))
             self._check_acts(snapshot)
+            with ground.reading_part("block proofs"):
+                check_blocks(ground, {chain: each.trust for chain, each in nodes.items()})
             self._compare_chains(snapshot, nodes)
         finally:
             for each in nodes.values():

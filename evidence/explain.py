@@ -17,14 +17,14 @@ from evidence.explain_script import Script
 from evidence.verifier import verify
 from models.anchor import ChainReceipt, Payload, Record
 from models.bundle import MANIFEST, MAX_JSON_BYTES, encode, manifest_of, numbers, unpack
-from models.canonical import JSONValue, b64, canonical, canonical_text, parse_canonical, unb64, unb64u
+from models.canonical import JSONValue, b64, canonical, canonical_text, parse, parse_canonical, unb64, unb64u
 from models.checkpoint import COSIGNATURE_TYPE, STATEMENT_TYPE, Note, TlogProof, VerifierKey
 from models.commitment import open_field
 from models.digest import Algorithm, sm3, unhex
 from models.errors import EvidenceError, Malformed
 from models.report import Report, Verdict
 from models.template import Template
-from models.trust import TrustRoots
+from models.trust import ChainTrust, TrustRoots
 
 _NOT_A_KEY = b""
 
@@ -57,6 +57,7 @@ def explain(bundle: bytes, trust: bytes, folder: Path) -> Report:
         _history(script, case)
         for anchor in anchors:
             _anchor(script, case, anchor)
+        _blocks(script, case)
     script.title("what the verifier refused or left open; for these no command stands here")
     for step in report.steps:
         if step.verdict in (Verdict.INVALID, Verdict.INDETERMINATE):
@@ -384,12 +385,36 @@ def _embedded(script: Script, case: Case, anchor: _Anchor, folder: str) -> None:
     root = script.inclusion(Algorithm.SM3, script.leaf(Algorithm.SM3, file), place, count, script.hashes(f"{folder}/path", path))
     block = script.write(f"{folder}/header", header.encode())
     script.value_stands_in("the transaction stands in the block", root, f'"tx_count":{count},"tx_root":"', block)
-    _seals(script, case, anchor, seals, block)
+    _seals(script, chain, receipt.height, seals, block)
 
 
-def _seals(script: Script, case: Case, anchor: _Anchor, seals: dict[str, bytes], block: str) -> None:
-    chain = case.trust.chain(anchor.receipt.chain)
-    epoch = None if chain is None else chain.epoch(anchor.receipt.height)
+def _blocks(script: Script, case: Case) -> None:
+    """Check 17 for blocks of the embedded ledger that the evidence names: the header and its seals."""
+    for number in numbers(case.files, "blocks"):
+        name = f"blocks/{number}.json"
+        try:
+            value = parse(case.files[name], max_bytes=MAX_JSON_BYTES)
+            chain, height, proof = case.trust.chain(value["chain"]), value["height"], value["proof"]
+            if value["engine"] != "embedded" or chain is None:
+                continue
+            seals = {unhex(seal["node"]).hex(): unb64(seal["value"], size=64) for seal in proof["seals"]}
+            header = proof["header"].encode()
+        except (EvidenceError, KeyError, TypeError, ValueError, AttributeError):
+            continue  # refused by check 17
+        script.title(f"check 17: {name}, a block of chain {chain.id} that was there before the evidence")
+        block = script.write(f"block/{number}/header", header)
+        script.holds("its header stands in the proof", f"files/{name}", _quoted(canonical_text(proof["header"])))
+        for item in case.items:
+            for ref in item.evidence.after:
+                if (ref.chain, ref.height) == (chain.id, height):
+                    evidence = f"files/{item.name}/evidence.json"
+                    mark = f'"chain":"{chain.id}","hash":"'
+                    script.digest_stands_in(f"{item.name} names it", Algorithm.SM3, block, mark, evidence)
+        _seals(script, chain, height, seals, block)
+
+
+def _seals(script: Script, chain: ChainTrust, height: int, seals: dict[str, bytes], block: str) -> None:
+    epoch = chain.epoch(height)
     if epoch is None:
         script.fail("trust file has no epoch for the block")
         return

@@ -126,12 +126,19 @@ class Issuance:
             if any(index >= self._anchoring.covered for index in indexes):
                 raise NotFinal("a part of the transaction is not on enough chains yet", hint="ask again when all parts are final")
         items = [first if index == leaf_index else self._contents.open(index) for index in indexes]
-        data = pack(self._files(items, caller, fields), kind)
+        data = pack({**self._files(items, caller, fields), **self._blocks(items)}, kind)
         report = verify(data, self.trust())
         if report.verdict is not Verdict.VALID:
             wrong = [f"{step.number}: {step.detail}" for step in report.steps if step.verdict not in (None, Verdict.VALID)]
             raise VerificationError(f"our own verifier does not accept the bundle ({'; '.join(wrong)[:300]})")
         return data, first.evidence.evidence_id
+
+    def _blocks(self, items: Sequence[Opened]) -> dict[str, bytes]:
+        """The stored proofs of the blocks that the items name: the same whatever the chain says today."""
+        named = {(ref.chain, ref.height, ref.hash): ref for opened in items for ref in opened.evidence.after}
+        with self._store.reading() as connection:
+            found = [rows.read_block(connection, named[mark]) for mark in sorted(named)]
+        return {f"blocks/{number}.json": proof for number, proof in enumerate(filter(None, found))}
 
     def answer(
         self,

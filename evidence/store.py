@@ -34,6 +34,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from evidence import tables
 from evidence.errors import HomeRefused, StorageFull, Unready
 from evidence.statements import insert_many, run
+from models.anchor import BlockRef
 from models.digest import Pair
 
 HEAD_ROW = 1
@@ -266,6 +267,22 @@ def insert_rows(
         (tables.audit, audits),
     ):
         insert_many(connection, table, rows)
+
+
+_KEEP_BLOCK = "INSERT INTO block (chain, height, hash, proof) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
+
+def keep_block(connection: Connection, ref: BlockRef, proof: bytes) -> None:
+    """The proof of a block that items of this transaction name is stored; the first one given stands."""
+    run(connection, _KEEP_BLOCK, (ref.chain, ref.height, ref.hash, proof))
+
+
+def read_block(connection: Connection, ref: BlockRef) -> bytes | None:
+    """The stored proof of a block, the bytes of `blocks/N.json`; None if there is none."""
+    c = tables.block.c
+    query = select(c.proof).where(c.chain == ref.chain, c.height == ref.height, c.hash == ref.hash)
+    proof = connection.execute(query).scalar_one_or_none()
+    return None if proof is None else bytes(proof)
 
 
 _STORED = "SELECT leaf_index, data, entry FROM evidence WHERE leaf_index >= ? AND leaf_index < ? ORDER BY leaf_index"

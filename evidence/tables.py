@@ -122,6 +122,16 @@ chain = Table(
     Column("joined_ms", COUNTER, nullable=False),
 )
 
+# What proves a block that items name as older than themselves (E.after): stored with the first of them.
+block = Table(
+    "block",
+    METADATA,
+    Column("chain", String(64), primary_key=True),
+    Column("height", COUNTER, primary_key=True, autoincrement=False),
+    Column("hash", String(128), primary_key=True),
+    Column("proof", LargeBinary, nullable=False),
+)
+
 # One row an anchor: the intent before any call, then the transaction, then the receipt.
 anchor = Table(
     "anchor",

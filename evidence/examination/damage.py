@@ -44,6 +44,7 @@ class Unit(StrEnum):
     PAYLOAD = "payload"
     RECORD = "record"
     RECEIPT = "receipt"
+    BLOCK = "block"
     NODE = "node"
     KEY = "key"
     HOME = "home"
@@ -88,6 +89,7 @@ UNITS_ZH: Mapping[Unit, str] = {
     Unit.PAYLOAD: "上链载荷",
     Unit.RECORD: "上链记录",
     Unit.RECEIPT: "链回执",
+    Unit.BLOCK: "区块证明",
     Unit.NODE: "账本节点",
     Unit.KEY: "密钥文件",
     Unit.HOME: "数据目录",

@@ -322,3 +322,20 @@ def home_file_deleted(world: World) -> list[Found]:
 def another_origin_set(world: World) -> list[Found]:
     (world.home / "evidence.toml").write_text('origin = "sandbox.localhost/log/7"\n')
     return [(Unit.SETTING, How.ALTERED, "EVIDENCE_ORIGIN")]
+
+
+# --- proofs of blocks -------------------------------------------------------------------------------------------
+
+
+@injury("anchors 3")
+def bit_of_a_block_proof(world: World) -> list[Found]:
+    height = world.one("SELECT max(height) FROM block")
+    world.flip("block", "proof", "height = ?", height, at=600)
+    return [(Unit.BLOCK, How.ALTERED, f"block {height} of chain {world.chain}")]
+
+
+@injury("anchors 3")
+def block_proof_of_another_block(world: World) -> list[Found]:
+    height, other = world.one("SELECT min(height) FROM block"), world.one("SELECT max(height) FROM block") - 1
+    world.run("UPDATE block SET proof = (SELECT proof FROM block WHERE height = ?) WHERE height = ?", other, height)
+    return [(Unit.BLOCK, How.ALTERED, f"block {height} of chain {world.chain}")]

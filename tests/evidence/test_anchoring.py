@@ -17,8 +17,9 @@ from chain_gateway.port import ChainGateway, ChainUnavailable, open_gateway
 from chain_gateway.relay import Fault, GatewayRelay
 from clock import ManualClock
 from evidence import anchors
-from evidence.anchoring import PROMISE_SHARE, Chain, due
+from evidence.anchoring import PROMISE_SHARE, due
 from evidence.bootstrap import Service
+from evidence.chain import Chain
 from evidence.errors import NotFinal, Overloaded, TooLarge, Unready
 from evidence.payloads import RANGE_MARGIN_BYTES
 from evidence.settings import AnchorMode

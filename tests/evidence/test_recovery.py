@@ -15,8 +15,8 @@ from homes import file_submission, preserve, preserved, serving, settings_of
 
 from chain_gateway.port import ChainGateway, open_gateway
 from clock import ManualClock
-from evidence.anchoring import Chain
 from evidence.bootstrap import Service, open_service
+from evidence.chain import Chain
 from evidence.errors import HomeRefused, SettingWrong
 from evidence.settings import AnchorMode, Settings
 from models.anchor import Anchor, anchor_key

@@ -13,9 +13,9 @@ from api_service import Running, running
 from stream_service import Stream
 
 from chain_gateway.port import ChainGateway, LedgerReads
-from evidence.anchoring import Chain
 from evidence.blocks import Blocks
 from evidence.bootstrap import utc_now
+from evidence.chain import Chain
 from evidence.client import AsyncClient
 from evidence.collector import ServiceSink, end, origin_of, pipeline_of
 from evidence.verifier import verify
