@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, ST
 
 from evidence.api.app import create_app
 from evidence.api.problems import MEDIA_TYPE, HeadTooLarge, encode, problem_value
+from evidence.api.requests import BODY_TIMEOUT_S
 from evidence.bootstrap import Service, open_service, utc_now
 from evidence.errors import SettingWrong
 from evidence.settings import Settings
@@ -44,10 +45,18 @@ class WholeCycle(RequestResponseCycle):
     Nearly every exchange is both: then nothing waits on an event, and head and body leave in one system call.
     """
 
+    body_timeout_s: float
     _held: Any = None
 
     async def receive(self) -> Any:
-        """The next message of the request."""
+        """The next message of the request; that the client is gone where its body stays away."""
+        if self.more_body and not self.body:
+            # An application's own timer begins with the first piece, so it would wait for that for ever.
+            try:
+                async with asyncio.timeout(self.body_timeout_s):
+                    return await super().receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
         if self.more_body or not self.body or self.waiting_for_100_continue or self.disconnected or self.response_complete:
             return await super().receive()
         message = {"type": "http.request", "body": bytes(self.body), "more_body": False}
@@ -74,7 +83,7 @@ class WholeCycle(RequestResponseCycle):
         body = message.get("body", b"")
         if message.get("more_body") or self.flow.write_paused or self.disconnected or not self.keep_alive:
             return False
-        headers = start["headers"]
+        headers = [*self.default_headers, *start["headers"]]
         if (b"content-length", b"%d" % len(body)) not in headers or self.scope["method"] == "HEAD":
             return False
         names, values = zip(*headers, strict=True)
@@ -101,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     head_timeout_s = 10.0
     """From the connection, or a request's first byte, to the end of its head."""
+    body_timeout_s = BODY_TIMEOUT_S
+    """For how long the application waits for a piece of a body."""
     linger_s = 10.0
     """For how long a body that nobody reads any more may go on."""
 
@@ -155,7 +166,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not before:
             # uvicorn names the class itself; nothing of the cycle has run yet.
-            self.cycle.__class__ = WholeCycle
+            cycle: Any = self.cycle
+            cycle.__class__, cycle.body_timeout_s = WholeCycle, self.body_timeout_s
 
     def on_message_complete(self) -> None:
         """All of it has come."""

@@ -30,6 +30,7 @@ WAIT_S = 10
 
 class Impatient(BoundedProtocol):
     head_timeout_s = 0.2
+    body_timeout_s = 0.2
     linger_s = 0.2
 
 
@@ -40,10 +41,19 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def _patient(scope: Scope, receive: Receive, send: Send) -> None:
+    """Waits for the body, and answers what kind of message came."""
+    said = (await receive())["type"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+    await send({"type": "http.response.body", "body": said})
+
+
 @contextlib.asynccontextmanager
-async def _server(protocol: type[HttpToolsProtocol], application: ASGIApp = _application) -> AsyncIterator[int]:
+async def _server(
+    protocol: type[HttpToolsProtocol], application: ASGIApp = _application, *, date_header: bool = False
+) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        application, http=protocol, server_header=False, date_header=False, ws="none", lifespan="off", log_config=None
+        application, http=protocol, server_header=False, date_header=date_header, ws="none", lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     found = listen("127.0.0.1", 0)
@@ -157,6 +167,22 @@ async def test_a_second_request_has_the_same_bound_as_the_first() -> None:
     async with _server(Impatient) as port:
         answer = await _talk(port, b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost:")
         assert answer.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_body_of_which_nothing_comes_is_answered_as_ended() -> None:
+    async with _server(Impatient, _patient) as port:
+        head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n"
+        assert (await _talk(port, head)).endswith(b"http.disconnect")
+        assert (await _talk(port, head + b"ab")).endswith(b"http.request")
+
+
+async def test_every_answer_has_its_date() -> None:
+    async with _server(BoundedProtocol, _shapes, date_header=True) as port:
+        for path in (b"echo", b"whole", b"pieces", b"unsized"):
+            asked = b"POST /%b HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\na" % path
+            answer = await _talk(port, asked + b"GET /closing HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert answer.count(b"HTTP/1.1 200 ") == 2
+            assert answer.count(b"\r\ndate: ") == 2
 
 
 async def test_a_body_that_nobody_reads_ends_the_connection() -> None:
