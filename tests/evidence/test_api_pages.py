@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from api_service import Running, running
 from evidence.api.deps import JSON
 from evidence.api.openapi import chinese
 from evidence.api.problems import KINDS
+from evidence.bootstrap import utc_now
 from evidence.explorer import page
 from evidence.explorer.words import LEGEND, WORDS, advice
 from models.example import example
 from models.template import builtin
-
-OVERDUE_S = 30
 
 
 def submission() -> dict[str, Any]:
@@ -81,15 +79,18 @@ def test_an_empty_log_promises_no_checkpoint(tmp_path: Path) -> None:
         assert "/v1/log/checkpoint" in _get(api, "/")
 
 
-def test_a_promise_that_was_not_kept_is_called_overdue(tmp_path: Path) -> None:
-    with running(tmp_path, anchor_interval_s=3600.0, promise_s=2) as api, api.client() as client:
+def test_a_promise_that_was_not_kept_is_called_overdue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path, anchor_interval_s=3600.0) as api, api.client() as client:
         client.post("/v1/evidence", json=submission())
-        cell = f"<span>{WORDS['en']['overdue']}</span>"
-        assert f"<span>{WORDS['en']['promised']}</span>" in _get(api, "/?lang=en")
-        end = time.monotonic() + OVERDUE_S
-        while cell not in _get(api, "/?lang=en") and time.monotonic() < end:
-            pass
-        assert cell in _get(api, "/?lang=en")
+        promised, overdue = (f"<span>{WORDS['en'][state]}</span>" for state in ("promised", "overdue"))
+        text = _get(api, "/?lang=en")
+        assert promised in text
+        assert overdue not in text
+        end = utc_now() + timedelta(seconds=api.service.settings.promise_s + 60)
+        monkeypatch.setattr(api.service, "clock", lambda: end)
+        text = _get(api, "/?lang=en")
+        assert overdue in text
+        assert promised not in text
 
 
 def test_a_damaged_item_does_not_take_the_page_away(tmp_path: Path) -> None:
