@@ -6,7 +6,6 @@ which is evidence itself, gives its row; an issued package hash is that of an it
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,8 @@ from evidence.examination.ground import Ground
 from evidence.examination.kept import as_bytes, plain, raw
 from evidence.issuance import issue_fields
 from evidence.stream_store import stream
-from models.canonical import JSONValue
+from models.canonical import JSONValue, parse
+from models.errors import Malformed
 from models.evidence import Evidence
 
 ISSUE_TEMPLATE: Final = "issue@1"
@@ -128,10 +128,12 @@ def _faults(row: Row, accounts: frozenset[str]) -> Iterable[tuple[str, str]]:
         yield "request", "column request names other items than the results"
 
 
-def _json(data: object) -> Any:
+def _json(data: object) -> JSONValue:
+    """What is stored, if it is what the service writes: nothing else comes into the record of an issuance."""
+    stored = as_bytes(plain((data,))[0])
     try:
-        return json.loads(as_bytes(plain((data,))[0]))
-    except ValueError:
+        return parse(stored, max_bytes=len(stored))
+    except Malformed:
         return None
 
 

@@ -63,6 +63,18 @@ def matter_of_an_issuance(world: World) -> list[Found]:
 
 
 @injury
+def fraction_in_a_request(world: World) -> list[Found]:
+    edit(world, "request", lambda value: value.update(disclose=1.5))
+    return [issuance(world, " request")]
+
+
+@injury
+def request_of_nothing_but_brackets(world: World) -> list[Found]:
+    world.run("UPDATE issuance SET request = ? WHERE number = 1", b"[" * 100_000)
+    return [issuance(world, " request")]
+
+
+@injury
 def items_asked_for(world: World) -> list[Found]:
     edit(world, "request", lambda value: value["ids"].reverse())
     return [issuance(world, " request")]
