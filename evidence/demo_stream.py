@@ -42,7 +42,8 @@ class StreamShown:
     n: int
     slices: int
     verdict: str
-    lines: tuple[str, ...]
+    lines: tuple[tuple[str, str, str], ...]
+    """Of each line that holds the word: position, when it was collected, text."""
     forgeries: tuple[Forgery, ...]
 
     @property
@@ -133,13 +134,13 @@ def show(client: Client, path: Path, folder: Path, *, trust: bytes, words: Seque
         int(found["counts"][0]["n"]),
         int(found["slices"]["last"]) - int(found["slices"]["first"]) + 1,
         str(report.get("verdict") or "malformed"),
-        tuple(str(_text(line)) for line in found["lines"] or ()),
+        tuple(_line(line) for line in found["lines"] or ()),
         tuple(judge(change, data, roots) for change, data in altered(bundle)),
     )
 
 
-def _text(line: Mapping[str, JSONValue]) -> str:
-    return f"{line.get('position')}  {line.get('collected_at')}  {line.get('text', line.get('b64'))}"
+def _line(line: Mapping[str, JSONValue]) -> tuple[str, str, str]:
+    return str(line["position"]), str(line["collected_at"]), str(line.get("text", line.get("b64")))
 
 
 def altered(bundle: bytes) -> Iterator[tuple[str, bytes]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,21 +21,19 @@ from models.canonical import JSONValue
 
 if TYPE_CHECKING:
     from evidence.client import Client
-    from evidence.demo import Exhibit, Shown
+    from evidence.demo import Exhibit
     from evidence.demo_stream import StreamShown
 
 ACCOUNTS = ("demo-login", "demo-suitability", "demo-order")
 _TOKEN_DAYS = 1
-_LINES_SHOWN = 5
 _MAX_LOG_BYTES = 8 << 20
 _LOGS = ("dpkg.log", "dnf.log", "apt/history.log", "alternatives.log", "syslog", "messages", "bootstrap.log")
-_PARTICULARS = re.compile(r": expected [0-9a-f]{8}…, got [0-9a-f]{8}…| \([a-z]+/[0-9]+\)$")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _MORE_ZH = """\
 默认：README、LICENSE、附录A 示例、附录B 九个环节（本机有 EVIDENCE_HOME 时由三个不同令牌逐一提交）、本机一份日志；
-等待最终确认、出证、在不得联网的独立进程中验证，并对每个证据包的篡改副本说明为何被拒。
-信任文件取自 EVIDENCE_HOME，或以 --trust 给出。仅当全部 VALID 且每个篡改副本均被拒时退出 0。"""
+等待最终确认、出证、在不得联网的独立进程中验证，并说明每个证据包的篡改副本为何被拒。
+信任文件取自 EVIDENCE_HOME，或以 --trust 给出。仅当全部有效且每个篡改副本均被拒时，退出码为 0。"""
 _MORE_EN = """\
 By default README, LICENSE, the Appendix A example, the nine stages of Appendix B (by three different tokens where
 EVIDENCE_HOME is on this machine), and a log of this machine; waits until final, issues, verifies in a process that
@@ -183,6 +180,7 @@ def _exhibits(args: argparse.Namespace, console: Console, accounts: Sequence[str
 
 def _demo(args: argparse.Namespace, console: Console) -> Exit:
     from evidence.demo import run
+    from evidence.demo_text import DemoText
 
     with ExitStack() as stack:
         clients, accounts, trust = stack.enter_context(_senders(args, console))
@@ -194,7 +192,7 @@ def _demo(args: argparse.Namespace, console: Console) -> Exit:
     holds = all(each.holds for each in shown) and (stream is None or stream.holds)
     document: dict[str, JSONValue] = {"items": [each.to_json() for each in shown], "holds": holds}
     document["stream"] = None if stream is None else stream.to_json()
-    console.document(document, _text(shown, stream, console, holds=holds))
+    console.document(document, DemoText(console.say, table).text(shown, stream, holds=holds))
     return Exit.DONE if holds else Exit.REFUSED
 
 
@@ -220,50 +218,3 @@ def _show_stream(args: argparse.Namespace, console: Console, client: Client, fol
     apart.mkdir(exist_ok=True)
     # The collector's key was registered just now: only a trust file made after that knows it.
     return show(client, log, apart, trust=_local_trust(console), words=words)
-
-
-def _stream_text(stream: StreamShown, console: Console) -> str:
-    head = console.say("流 分片 查询 命中 结论", "stream slices word hits verdict").split()
-    asked = table(head, [[stream.what, str(stream.slices), stream.keyword, str(stream.n), stream.verdict]], widest=48)
-    lines = [*stream.lines[:_LINES_SHOWN], *(["…"] if len(stream.lines) > _LINES_SHOWN else [])]
-    forged = table(
-        console.say("篡改 结论 步骤 原因", "change verdict step reason").split(),
-        [[each.change, each.verdict, str(each.step), each.reason] for each in stream.forgeries],
-        widest=90,
-    )
-    return "\n".join([asked, "", *lines, "", forged])
-
-
-def _text(shown: Sequence[Shown], stream: StreamShown | None, console: Console, *, holds: bool) -> str:
-    head = console.say("对象 存证编号 序号 块高 结论 不晚于", "what id leaf height verdict not-after").split()
-    rows = [
-        [
-            each.what,
-            each.promise.evidence_id[:15] + "…",
-            str(each.promise.leaf_index),
-            "–" if each.height is None else str(each.height),
-            each.verdict,
-            each.not_after or "–",
-        ]
-        for each in shown
-    ]
-    refused: dict[tuple[str, str, str], int] = {}
-    for each in shown:
-        for forgery in each.forgeries:
-            step = console.say(f"第 {forgery.step} 步", f"step {forgery.step}")
-            # What differs from copy to copy is left to --json: digests, and which file of the bundle.
-            reason = _PARTICULARS.sub("", forgery.reason)
-            key = (forgery.change, forgery.verdict, f"{step}: {reason}")
-            refused[key] = refused.get(key, 0) + 1
-    forged = table(
-        console.say("篡改 份数 结论 原因", "change copies verdict reason").split(),
-        [[change, str(count), verdict, reason] for (change, verdict, reason), count in refused.items()],
-        widest=90,
-    )
-    closing = (
-        console.say("全部 VALID，所有篡改副本均被拒绝", "every verdict is VALID, and every tampered copy is refused")
-        if holds
-        else console.say("未全部通过", "not everything holds")
-    )
-    streamed = "" if stream is None else f"{_stream_text(stream, console)}\n\n"
-    return f"{table(head, rows, widest=48)}\n\n{forged}\n\n{streamed}{closing}"

@@ -1,6 +1,7 @@
 """The demonstration: the whole path on real files, and every forgery refused."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -81,6 +82,27 @@ def test_the_table_lines_up_and_says_why(service: Served, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "every tampered copy is refused" in out
     assert "step 15" in out
+
+
+def test_a_reader_of_chinese_meets_no_english_reason_and_beijing_time(
+    service: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["demo", "--quiet"], environ=service.environ) == 0
+    chinese = capsys.readouterr().out
+    assert "有效 (VALID)" in chinese
+    assert "全部有效，所有篡改副本均被拒绝" in chinese
+    assert re.search(r"不晚于（北京时间）\n", chinese)
+    for line in chinese.splitlines():
+        if "第 " in line and " 步：" in line:
+            assert not re.search(r"[a-z]{3,} [a-z]{2,} [a-z]{2,}", line), line
+    assert "expected" not in chinese
+    assert not re.search(r"\dT\d\d:\d\d.*Z", chinese)
+    assert run(["demo", "--quiet", "--lang", "en"], environ=service.environ) == 0
+    english = capsys.readouterr().out
+    assert re.search(r"not-after\n", english)
+    assert "inclusion path leads to another root" in english
+    assert "证据体" not in english
+    assert re.search(r"\dT\d\d:\d\d.*Z", english)
 
 
 def test_a_foreign_trust_file_or_none_is_wrong_usage(service: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
