@@ -175,7 +175,8 @@ def _framework(service: Service, latency: Latency) -> FastAPI:
 
 
 def _answer(request: Request, error: EvidenceError) -> Response:
-    return problem_response(error, request_id=request.scope["request_id"], language=language_of(request.headers))
+    page = routes_pages.refusal_page(request, error) if request.method == "GET" else None
+    return page or problem_response(error, request_id=request.scope["request_id"], language=language_of(request.headers))
 
 
 def _on_evidence_error(request: Request, error: Exception) -> Response:

@@ -11,13 +11,14 @@ from starlette.responses import HTMLResponse, Response
 
 from evidence.api.deps import Running, StrictRoute
 from evidence.api.openapi import in_chinese
-from evidence.api.problems import KINDS, encode, language_of
+from evidence.api.problems import KINDS, encode, headers_of, kind_of, language_of
 from evidence.api.requests import header
 from evidence.api.status import chain_rows, head_of, newest_items
 from evidence.bootstrap import Service
 from evidence.errors import NotFound
 from evidence.explorer import page
 from evidence.explorer.words import WORDS, advice
+from models.errors import EvidenceError
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
@@ -113,6 +114,31 @@ def problem(request: Request, service: Running, name: Annotated[str, Path(max_le
         kind.title(language), pairs, language=language, sandbox=_is_sandbox(service), path=f"/problems/{name}"
     )
     return HTMLResponse(text, headers=page.HEADERS)
+
+
+def refusal_page(request: Request, error: EvidenceError) -> Response | None:
+    """The refusal of a page as a page, for a person's browser; None where the problem itself is the answer.
+
+    Routes under /v1 answer programs, also when a person looks at them.
+    """
+    if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
+        return None
+    language, kind = _language(request, None), kind_of(error)
+    words = WORDS[language]
+    pairs = [
+        (words["status"], str(kind.status)),
+        (words["explained"], advice()[kind.name][language]),
+        (words["detail"], error.message),
+        (words["request_id"], request.scope["request_id"]),
+    ]
+    text = page.explanation(
+        kind.title(language),
+        pairs,
+        language=language,
+        sandbox=_is_sandbox(request.app.state.service),
+        path="/problems/" + kind.name,
+    )
+    return HTMLResponse(text, kind.status, headers=page.HEADERS | headers_of(error, language=language))
 
 
 @router.get("/openapi.json")

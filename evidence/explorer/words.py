@@ -52,6 +52,8 @@ WORDS = {
         "meaning": "含义",
         "what_to_do": "怎么办",
         "explained": "说明",
+        "detail": "详情",
+        "request_id": "请求编号",
         "about_problems": "拒绝请求时，应答的 type 指向下列之一；errors 逐项列出问题所在与应有的形式，从不回显所提交的值。",
         "docs_title": "存证接口文档",
         "noscript": "此页需要 JavaScript；不用它也可直接读取 /openapi.json。",
@@ -103,6 +105,8 @@ WORDS = {
         "meaning": "Meaning",
         "what_to_do": "What to do",
         "explained": "Explanation",
+        "detail": "Detail",
+        "request_id": "Request",
         "about_problems": "The type of a refusal is one of these; its errors say where each fault is and what was expected, "
         "never a value that was sent.",
         "docs_title": "Evidence preservation: API",

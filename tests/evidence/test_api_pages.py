@@ -162,6 +162,17 @@ def test_every_problem_is_listed_and_explained_in_both_languages(api: Running) -
         assert client.get("/problems/none").json()["type"] == "/problems/not-found"
 
 
+def test_a_browser_that_asks_for_no_page_gets_a_page_and_a_program_a_problem(api: Running) -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "accept-language": "zh-CN,zh;q=0.9"}
+    with api.client(None) as client:
+        for path, status in (("/none", 404), ("/problems/none", 404), ("/?lang=fr", 422)):
+            shown = client.get(path, headers=browser)
+            assert (shown.status_code, shown.headers["content-type"]) == (status, "text/html; charset=utf-8")
+            assert shown.headers["x-request-id"] in shown.text
+            assert client.get(path).headers["content-type"] == "application/problem+json"
+        assert client.get("/v1/none", headers=browser).headers["content-type"] == "application/problem+json"
+
+
 # --- the description --------------------------------------------------------------------------------------------------
 
 
