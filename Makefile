@@ -95,9 +95,13 @@ run: install  ## start the service, run the demo against it, then serve with the
 	jobs="$$! $$jobs"
 	wait "$$!" || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
 	stop
-	$(BIN)/evidence serve --host 127.0.0.1 --port "$$EVIDENCE_PORT" &
+	$(BIN)/evidence serve --quiet --host 127.0.0.1 --port "$$EVIDENCE_PORT" &
 	jobs=$$!
-	echo "the service and its explorer: http://127.0.0.1:$$EVIDENCE_PORT (Ctrl-C stops it)"
+	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$jobs" &
+	jobs="$$! $$jobs"
+	wait "$$!" || exit 1
+	jobs="$${jobs#* }"
+	echo "服务与浏览页 · the service and its explorer: http://127.0.0.1:$$EVIDENCE_PORT (Ctrl-C)"
 	trap 'exit 0' INT TERM HUP
 	wait "$$jobs"
 
