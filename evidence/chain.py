@@ -52,7 +52,10 @@ class Chain:
 def proves_block(data: bytes, ref: BlockRef, trust: ChainTrust) -> bool:
     """Whether these bytes of `blocks/N.json` prove the block to who holds this trust in its chain."""
     try:
-        verify_block(parse(data)["proof"], ref, trust)
+        value = parse(data)
+        if not isinstance(value, dict) or "proof" not in value:
+            return False
+        verify_block(value["proof"], ref, trust)
     except EvidenceError:
         return False
     return True

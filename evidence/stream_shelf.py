@@ -334,6 +334,11 @@ class StreamHoldings:
             raise VerificationError("slice names a declaration that the stream does not have")
         return self._by_digest[digest]
 
+    def _declared_as(self, row: SliceRow) -> Known:
+        if row.declaration not in self._by_number:
+            raise VerificationError(f"column declaration of a slice names none of its stream's (slice {row.number})")
+        return self._by_number[row.declaration]
+
     def declared(self, digest: bytes) -> Declared:
         """As `Holdings.declared`."""
         return self.known(digest).declared
@@ -370,9 +375,9 @@ class StreamHoldings:
 
     def slices(self, first: int) -> Iterator[Held]:
         """As `Holdings.slices`, up to the last slice of this answer."""
-        digests = {number: known.declaration.pair.sm3 for number, known in self._by_number.items()}
         for row in self._rows(first):
-            yield Held(row.number, moment(row.created_ms), row.lines, digests[row.declaration], row.header)
+            digest = self._declared_as(row).declaration.pair.sm3
+            yield Held(row.number, moment(row.created_ms), row.lines, digest, row.header)
 
     def first_shown(self, moment: datetime) -> int:
         """As `Holdings.first_shown`."""
@@ -395,7 +400,7 @@ class StreamHoldings:
         """The counts of a slice, opened. Raises: VerificationError if they were altered."""
         if self._counts is None or self._counts[0] != number:
             row = self.row(number)
-            keywords = self._by_number[row.declaration].declared.keywords
+            keywords = self._declared_as(row).declared.keywords
             if row.counts is None:
                 raise VerificationError(f"counts of a slice are missing (slice {number})")
             name = evidence_name(row.evidence_id)
@@ -409,7 +414,7 @@ class StreamHoldings:
 
     def values(self, number: int, rule: str) -> Sequence[Counted]:
         """As `Holdings.values`."""
-        declared = self._by_number[self.row(number).declaration].declaration
+        declared = self._declared_as(self.row(number)).declaration
         names = [entry.rule.name for entry in declared.rules]
         if rule not in names:
             raise Malformed("rule is none of the stream's")

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from evidence import tables
 from evidence.tables import COUNTER, METADATA
 from models.digest import Pair
+from models.errors import VerificationError
 
 OBJECT_ID_BYTES = 16
 
@@ -188,7 +189,7 @@ def declarations(connection: Connection, row: int) -> list[DeclarationRow]:
         .order_by(declaration.c.number)
     )
     return [
-        DeclarationRow(found[0], found[1], bytes(found[2]), bytes(found[3]), bytes(found[4]))
+        DeclarationRow(found[0], found[1], bytes(found[2]), _blob(found[3]), _blob(found[4]))
         for found in connection.execute(query)
     ]
 
@@ -225,8 +226,13 @@ def add_slice(
     connection.execute(insert(slice_).values(**values))
 
 
-def _optional(value: bytes | None) -> bytes | None:
-    return None if value is None else bytes(value)
+def _blob(value: object) -> bytes:
+    """The bytes of a column. SQLite may hold anything: what is no bytes is taken by its text, and refused where it is judged."""
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value).encode("utf-8", "replace")
+
+
+def _optional(value: object) -> bytes | None:
+    return None if value is None else _blob(value)
 
 
 def slices(
@@ -254,7 +260,7 @@ def slices(
             found[3],
             found[4],
             found[5],
-            bytes(found[6]),
+            _blob(found[6]),
             _optional(found[7]),
             _optional(found[8]),
             _optional(found[9]),
@@ -264,11 +270,13 @@ def slices(
 
 
 def newest(connection: Connection, row: int) -> SliceRow | None:
-    """The newest slice of a stream: its committed offset."""
+    """The newest slice of a stream: its committed offset. Raises: VerificationError if its row is of no item."""
     number = connection.execute(select(func.max(slice_.c.number)).where(slice_.c.stream == row)).scalar()
     if number is None:
         return None
-    return slices(connection, row, start=number)[0]
+    for found in slices(connection, row, start=number, limit=1):
+        return found
+    raise VerificationError("newest slice of the stream is of no item")
 
 
 def first_from(connection: Connection, row: int, created_ms: int) -> int | None:

@@ -46,13 +46,15 @@ class Slices:
             self._name_stray()
 
     def _stream(self, shelf: Shelf, row: StreamRow, done: int, progress: Callable[[int], None]) -> int:
-        newest = shelf.newest(row)
-        if newest is None:
-            return done
+        what = "newest slice"
         try:
+            newest = shelf.newest(row)
+            if newest is None:
+                return done
+            what = "declarations"
             holdings = StreamHoldings(shelf, row, last=newest.number, proven_at=lambda _: None)
         except EvidenceError as error:
-            self._findings.add(Unit.STREAM, f"stream {row.stream_id} declarations", How.UNREADABLE, error.message)
+            self._findings.add(Unit.STREAM, f"stream {row.stream_id} {what}", How.UNREADABLE, error.message)
             return done
         number = 0
         while number <= newest.number:

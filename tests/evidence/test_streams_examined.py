@@ -1,5 +1,8 @@
 """Examination of streams: records, counts and roots of every slice derived again, and each injury named."""
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,25 @@ def test_counts_of_another_slice_are_named(home: Path) -> None:
             connection.execute(update(slice_).where(slice_.c.number == 1).values(counts=kept[1]))
         engine.dispose()
     assert found == [("stream", "altered", "slice app/1 counts")]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE stream_slice SET leaf_index = -1 WHERE number = 3", "stream app newest slice"),
+        ("UPDATE stream_slice SET declaration = 7 WHERE number = 1", "slice app/1 counts"),
+        ("UPDATE stream_slice SET header = 'no bytes' WHERE number = 1", "leaf "),
+        ("UPDATE stream_slice SET hashes = 'no bytes' WHERE number = 1", "slice app/1 counts"),
+        ("UPDATE stream_slice SET counts = 1.5 WHERE number = 1", "slice app/1 counts"),
+        ("UPDATE stream_declaration SET data = 'no bytes'", "stream app declaration"),
+        ("UPDATE block SET proof = x'7b7d' WHERE height = (SELECT max(height) FROM block)", "block "),
+        ("UPDATE block SET proof = x'31' WHERE height = (SELECT max(height) FROM block)", "block "),
+    ],
+    ids=range(8),
+)
+def test_a_row_that_holds_what_cannot_be_is_named_and_ends_nothing(home: Path, tmp_path: Path, change: str, named: str) -> None:
+    copy = shutil.copytree(home, tmp_path / "home")
+    with closing(sqlite3.connect(copy / "evidence.db")) as connection, connection:
+        assert connection.execute(change).rowcount == 1
+    found = damages(copy)
+    assert [where for _, _, where in found if where.startswith(named)], found
