@@ -104,7 +104,7 @@ def recompute(header: SliceHeader, buffer: Buffer, known: Known, secret: bytes) 
     )
     for what, stated, got in (
         ("lines", header.lines, len(buffer)),
-        ("bytes", header.payload_bytes, len(buffer.data)),
+        ("bytes", header.payload_bytes, buffer.size),
         ("content", header.content, made.content),
         ("index", header.index, made.index),
         ("rules", header.rules, made.rules),

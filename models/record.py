@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
+from operator import add
 from typing import Final, NamedTuple
 
 from models.canonical import JSONValue
@@ -69,8 +71,8 @@ class Buffer:
     """The records of a slice: payloads joined, where each starts in `data`, and its position in the source.
 
     Shapes: `offsets` u32 and `positions` u64, one each a record, ascending; `parts` the payloads one by one, where whoever made
-        the buffer has them so; `tiled` if it is known that they are lines, none with an LF in it, one LF and nothing else between
-        any two.
+        the buffer has them so; `tiled` if they are lines, at least one, none with an LF in it, that stood one behind the other:
+        then the LF between any two is in `data` too, and positions ascend as offsets do.
     """
 
     data: bytes
@@ -101,12 +103,26 @@ class Buffer:
                 raise Malformed(f"slice is too large: expected at most {MAX_SLICE_BYTES} bytes and {MAX_SLICE_RECORDS} records")
         return cls(b"".join(parts), offsets, positions)
 
+    @classmethod
+    def of_lines(cls, text: bytes, start: int, lines: list[bytes], sizes: Iterable[int]) -> Buffer:
+        """The buffer of `lines`, whose LF-joined `text` stood from `start` on in the source.
+
+        Shapes: `lines` is text.split(LF), `sizes` the length of each.
+        """
+        offsets = list(map(add, accumulate(sizes, initial=0), range(len(lines))))
+        return cls(text, array("I", offsets), array("Q", [start + at for at in offsets]), lines, tiled=True)
+
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @property
+    def size(self) -> int:
+        """How many bytes the payloads have together."""
+        return len(self.data) - (len(self) - 1 if self.tiled else 0)
+
     def ends(self) -> array[int]:
         """Where each payload ends in `data`."""
-        ends = self.offsets[1:]
+        ends = array("I", [start - 1 for start in self.offsets[1:]]) if self.tiled else self.offsets[1:]
         if self.offsets:
             ends.append(len(self.data))
         return ends
@@ -116,6 +132,8 @@ class Buffer:
         if self.parts is not None:
             return self.parts
         data = self.data
+        if self.tiled:
+            return data.split(b"\n")
         return [data[start:end] for start, end in zip(self.offsets, self.ends(), strict=True)]
 
     def records(self) -> Iterator[Record]:

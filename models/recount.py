@@ -96,7 +96,7 @@ def check_pieces(header: SliceHeader, buffer: Buffer, declaration: Declaration) 
     places = [*buffer.positions, header.end.offset]
     if places[0] < header.start.offset or max(places[:-1], default=-1) >= header.end.offset:
         raise VerificationError(f"position hole: record lies outside the range of its slice ({header.slice_id})")
-    if len(buffer.data) != header.payload_bytes or len(buffer) != header.lines:
+    if buffer.size != header.payload_bytes or len(buffer) != header.lines:
         raise VerificationError(f"lines or bytes are others than the header states ({header.slice_id})")
     if not counts_bytes(declaration):
         return

@@ -220,7 +220,7 @@ def commit_slice(
         tuple(leaves),
         tries,
         (content_salt, index_salt),
-        len(buffer.data),
+        buffer.size,
         partial(line_leaves, buffer, secret=secret, stream_id=stream_id, number=number),
     )
 

@@ -95,9 +95,13 @@ def from_bin(data: bytes) -> SliceBytes:
 # --- compression ----------------------------------------------------------------------------------------------------
 
 
-def compress(data: bytes) -> bytes:
-    """`data` compressed, with its size in the frame's head and a checksum behind it."""
-    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True).compress(data)
+def compress(*parts: bytes) -> bytes:
+    """`parts`, one behind the other, compressed, with their size in the frame's head and a checksum behind it."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
+    if len(parts) == 1:
+        return compressor.compress(parts[0])
+    running = compressor.compressobj(size=sum(map(len, parts)))
+    return b"".join((*map(running.compress, parts), running.flush()))
 
 
 def decompress(packed: bytes, *, limit: int = MAX_BIN_BYTES) -> bytes:
@@ -133,16 +137,16 @@ def pack(buffer: Buffer, *, bytewise: bool) -> bytes:
         Version 2, lines that stood one behind the other: u8 version, u64 position of the first, the lines with an LF between.
     Source: ours; who has it and the slice's secret has the file `slices/N.bin` too.
     """
-    if bytewise and buffer.tiled and buffer.parts:
-        return compress(b"".join((bytes((_LINES,)), buffer.positions[0].to_bytes(8), b"\n".join(buffer.parts))))
+    if bytewise and buffer.tiled:
+        return compress(bytes((_LINES,)) + buffer.positions[0].to_bytes(8), buffer.data)
     count = len(buffer)
     lengths = array("I", list(map(sub, buffer.ends(), buffer.offsets)))
     # Where each record would stand if nothing were beside the rule; a skip is where the distance from there changes.
-    expected = map(add, buffer.offsets, range(count)) if bytewise else range(count)
+    expected = map(add, accumulate(lengths, initial=0), range(count)) if bytewise else range(count)
     away = list(map(sub, buffer.positions, expected))
     skips = array("q", list(map(sub, away, [0, *away])))
     head = bytes((_RECORDS, bytewise)) + count.to_bytes(4)
-    return compress(b"".join((head, _big_endian(lengths), _big_endian(skips), buffer.data)))
+    return compress(head, _big_endian(lengths), _big_endian(skips), b"".join(buffer.payloads()) if buffer.tiled else buffer.data)
 
 
 def unpack(packed: bytes) -> Buffer:
@@ -171,15 +175,14 @@ def unpack(packed: bytes) -> Buffer:
 
 
 def _unpacked_lines(kept: bytes) -> Buffer:
-    first, lines = int.from_bytes(kept[1:_LINES_AT]), kept[_LINES_AT:].split(b"\n")
-    offsets = list(accumulate(map(len, lines), initial=0))
-    size = offsets.pop()
+    first, data = int.from_bytes(kept[1:_LINES_AT]), kept[_LINES_AT:]
+    lines = data.split(b"\n")
+    size = len(data) - (len(lines) - 1)
     if len(kept) < _LINES_AT or len(lines) > MAX_SLICE_RECORDS or size > MAX_SLICE_BYTES:
         raise Malformed("archived slice has wrong form: expected version, position and lines, no more than a slice holds")
-    if first + size + len(lines) - 1 > MAX_OFFSET:
+    if first + len(data) > MAX_OFFSET:
         raise Malformed("archived slice has positions out of order")
-    positions = array("Q", list(map(add, offsets, range(first, first + len(lines)))))
-    return Buffer(b"".join(lines), array("I", offsets), positions, lines, tiled=True)
+    return Buffer.of_lines(data, first, lines, list(map(len, lines)))
 
 
 def record_at(buffer: Buffer, position: int) -> Record:
@@ -187,8 +190,7 @@ def record_at(buffer: Buffer, position: int) -> Record:
     line = bisect_left(buffer.positions, position)
     if line == len(buffer) or buffer.positions[line] != position:
         raise Malformed(f"no record of the slice stands at its position {position}")
-    end = buffer.offsets[line + 1] if line + 1 < len(buffer) else len(buffer.data)
-    return Record(position, buffer.data[buffer.offsets[line] : end])
+    return Record(position, buffer.data[buffer.offsets[line] : buffer.ends()[line]])
 
 
 def _swapped(numbers: array[int]) -> array[int]:

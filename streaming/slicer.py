@@ -11,7 +11,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from operator import add
 from typing import Final, NamedTuple
 
 from models.errors import Malformed
@@ -237,14 +236,11 @@ class _Part(NamedTuple):
 def _joined(parts: list[_Part]) -> Buffer:
     """One buffer of all; no byte is copied before."""
     payloads = list(chain.from_iterable(part.payloads for part in parts))
-    offsets = list(accumulate(chain.from_iterable(part.sizes for part in parts), initial=0))
+    sizes = chain.from_iterable(part.sizes for part in parts)
+    if all(before.behind == after.positions[0] for before, after in pairwise(parts)) and parts[-1].behind >= 0:
+        return Buffer.of_lines(b"\n".join(payloads), parts[0].positions[0], payloads, sizes)
+    offsets, positions = array("I", accumulate(sizes, initial=0)), array("Q")
     offsets.pop()
-    tiled = all(before.behind == after.positions[0] for before, after in pairwise(parts)) and parts[-1].behind >= 0
-    if tiled:
-        start = parts[0].positions[0]
-        positions = array("Q", list(map(add, offsets, range(start, start + len(offsets)))))
-    else:
-        positions = array("Q")
-        for part in parts:
-            positions.extend(part.positions)
-    return Buffer(b"".join(payloads), array("I", offsets), positions, payloads, tiled)
+    for part in parts:
+        positions.extend(part.positions)
+    return Buffer(b"".join(payloads), offsets, positions, payloads)

@@ -26,6 +26,13 @@ def buffer_of(payloads: list[bytes]) -> Buffer:
     return Buffer.of(Record(place * 1000, payload) for place, payload in enumerate(payloads))
 
 
+def lines_of(payloads: list[bytes]) -> Buffer:
+    """As lines of a file: with the LFs between them in the buffer."""
+    text = b"\n".join(payloads or [b""])
+    lines = text.split(b"\n")
+    return Buffer.of_lines(text, 7, lines, map(len, lines))
+
+
 @given(
     st.lists(TEXT, max_size=12), st.sets(WORDS, max_size=8), BOUNDARY, st.sampled_from(["exact", "ascii"])
 )
@@ -33,9 +40,9 @@ def buffer_of(payloads: list[bytes]) -> Buffer:
 @example([b"ab", b"ab"], {b"b", b"ba", b"ab"}, "none", "exact")
 def test_counts_are_those_of_the_definition(payloads: list[bytes], words: set[bytes], boundary: str, case: str) -> None:
     keywords = sorted({word.lower() if case == "ascii" else word for word in words})
-    buffer = buffer_of(payloads)
-    fast = KeywordIndex(keywords, boundary=boundary, case=case).count(buffer)
-    assert fast == index_of(buffer, keywords, boundary=boundary, case=case)
+    index = KeywordIndex(keywords, boundary=boundary, case=case)
+    for buffer in (buffer_of(payloads), lines_of(payloads)):
+        assert index.count(buffer) == index_of(buffer, keywords, boundary=boundary, case=case)
 
 
 @given(st.lists(TEXT, max_size=12), st.sets(WORDS, min_size=1, max_size=8), BOUNDARY, st.integers(1, 9))
@@ -43,10 +50,10 @@ def test_counts_do_not_depend_on_where_a_window_ends(
     payloads: list[bytes], words: set[bytes], boundary: str, window: int
 ) -> None:
     keywords = sorted(words)
-    buffer = buffer_of(payloads)
     index = KeywordIndex(keywords, boundary=boundary)
     index._window = window
-    assert index.count(buffer) == index_of(buffer, keywords, boundary=boundary)
+    for buffer in (buffer_of(payloads), lines_of(payloads)):
+        assert index.count(buffer) == index_of(buffer, keywords, boundary=boundary)
 
 
 @given(st.lists(st.tuples(st.none() | TEXT, st.none() | TEXT), max_size=8), st.sets(WORDS, max_size=6), BOUNDARY)
@@ -68,8 +75,13 @@ def test_only_the_value_of_a_message_is_counted(
 )
 def test_values_are_those_of_the_definition(payloads: list[bytes], least: int, more: int) -> None:
     rule = Rule("account", b"acct=", b"12", least, least + more)
-    buffer = buffer_of(payloads)
-    assert find_values(buffer, rule) == values_of(buffer, rule)
+    for buffer in (buffer_of(payloads), lines_of(payloads)):
+        assert find_values(buffer, rule) == values_of(buffer, rule)
+
+
+def test_value_ends_with_its_line_also_where_its_class_holds_the_byte_between() -> None:
+    rule = Rule("r", b"=", b"1\n", 1, 5)
+    assert find_values(lines_of([b"=11", b"1=", b"1"]), rule) == values_of(buffer_of([b"=11", b"1=", b"1"]), rule)
 
 
 @given(st.lists(st.lists(st.sampled_from([b"a", b"aa", b"b"]), max_size=10).map(b"".join), max_size=6))

@@ -68,6 +68,8 @@ def test_lines_one_behind_the_other_are_opened_as_they_were_made(texts: list[byt
     again = unpack(kept)
     assert list(again.records()) == list(filled.buffer.records()) == list(batch.records())
     assert (again.data, again.offsets) == (filled.buffer.data, filled.buffer.offsets)
+    assert (again.data, again.size) == (b"\n".join(texts), sum(map(len, texts)))
+    assert replace(again, parts=None).payloads() == texts
     assert pack(again, bytewise=True) == kept
 
 
