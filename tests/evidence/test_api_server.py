@@ -90,11 +90,12 @@ async def test_a_whole_request_is_answered_and_the_connection_kept() -> None:
 async def _shapes(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers in every shape that an application may, by the path."""
     start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [(b"x", b"1")]}
-    sized = {**start, "headers": [(b"content-length", b"4"), (b"X", b"1")]}
+    sized = {**start, "headers": [(b"content-length", b"4"), (b"x", b"1")]}
     piece = {"type": "http.response.body", "body": b"ab", "more_body": True}
     whole = {"type": "http.response.body", "body": b"abcd"}
     said = {
         "/whole": (sized, whole),
+        "/capital": ({**sized, "headers": [*sized["headers"], (b"Y", b"1")]}, whole),
         "/pieces": (sized, piece, {**piece, "more_body": False}),
         "/unsized": (start, piece, piece, {"type": "http.response.body"}),
         "/closing": ({**sized, "headers": [*sized["headers"], (b"Connection", b"close")]}, whole),
@@ -118,7 +119,7 @@ async def _shapes(scope: Scope, receive: Receive, send: Send) -> None:
 
 _ASKED = [
     *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized", b"empty", b"closing")),
-    *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"short", b"split", b"headless", b"nothing")),
+    *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"capital", b"short", b"split", b"headless", b"nothing")),
     *(b"HEAD /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized")),
     b"GET /whole HTTP/1.0\r\nhost: a\r\n\r\n",
     b"GET /whole HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
@@ -138,6 +139,28 @@ async def test_an_answer_in_one_piece_is_what_the_server_would_have_sent_in_two(
         expected, got = await _talk(theirs, asked + last), await _talk(ours, asked + last)
     assert got == expected
     assert expected.startswith(b"HTTP/1.1 ") == (b"split" not in asked)
+
+
+async def test_a_client_that_reads_nothing_is_not_answered_ahead() -> None:
+    begun = 0
+
+    async def long(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % (1 << 20))]})
+        await send({"type": "http.response.body", "body": bytes(1 << 20)})
+
+    async with _server(BoundedProtocol, long) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 100)
+            for _ in range(5000):
+                await asyncio.sleep(0)
+            assert 0 < begun < 50
+            while begun < 100:
+                assert await reader.read(1 << 20)
+        finally:
+            writer.transport.abort()
 
 
 async def test_an_answer_without_a_body_is_cut_and_not_half_sent() -> None:
