@@ -10,6 +10,7 @@ from sqlalchemy import select
 from evidence.errors import NotFound
 from evidence.examination.damage import How, Unit
 from evidence.examination.ground import Ground
+from evidence.examination.kept import as_bytes, plain
 from evidence.stream_archive import SliceArchive
 from evidence.stream_recounting import check_counts, derive_again
 from evidence.stream_shelf import Shelf, StreamHoldings
@@ -95,7 +96,8 @@ class Slices:
         folder = ObjectFolder(self._ground.settings.home, name=_FOLDER)
         under_way = set(folder.unsettled())
         with self._ground.store.reading() as connection:
-            known = {bytes(one) for one in connection.execute(select(slice_.c.object_id)).scalars() if one is not None}
+            names = map(plain, connection.execute(select(slice_.c.object_id)))
+            known = {as_bytes(name) for (name,) in names if name is not None}
         for object_id in folder.objects():
             if object_id not in known and object_id not in under_way:
                 self._findings.add(Unit.FILE, f"{_FOLDER}/{object_id.hex()}", How.ADDED, "file that no slice names")

@@ -86,11 +86,12 @@ def test_counts_of_another_slice_are_named(home: Path) -> None:
         ("UPDATE stream_slice SET header = 'no bytes' WHERE number = 1", "leaf "),
         ("UPDATE stream_slice SET hashes = 'no bytes' WHERE number = 1", "slice app/1 counts"),
         ("UPDATE stream_slice SET counts = 1.5 WHERE number = 1", "slice app/1 counts"),
+        ("UPDATE stream_slice SET object_id = 'no bytes' WHERE number = 1", "slice app/1 records"),
         ("UPDATE stream_declaration SET data = 'no bytes'", "stream app declaration"),
         ("UPDATE block SET proof = x'7b7d' WHERE height = (SELECT max(height) FROM block)", "block "),
         ("UPDATE block SET proof = x'31' WHERE height = (SELECT max(height) FROM block)", "block "),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_row_that_holds_what_cannot_be_is_named_and_ends_nothing(home: Path, tmp_path: Path, change: str, named: str) -> None:
     copy = shutil.copytree(home, tmp_path / "home")
