@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.canonical import canonical
+from models.canonical import b64u, canonical
 from models.checkpoint import STATEMENT_TYPE, vkey
-from models.counting import index_of
+from models.counting import Counted, index_of
 from models.declaration import Declaration
 from models.digest import pair
 from models.errors import Malformed, Unknown, VerificationError
 from models.extraction import Rule
-from models.leaf import open_index, open_line
+from models.leaf import index_leaf, open_index, open_line
 from models.merkle import leaf_hash, root, subset_path, verify_subset
 from models.record import Buffer, Position, Record
 from models.slice import (
@@ -138,6 +138,14 @@ def test_salts_differ_between_slices_lines_and_secrets() -> None:
     seen = {leaf for number in range(3) for leaf in commit(records, number).lines}
     other = commit_slice(records, PLAIN, K, secret=SECRET[::-1], number=0).lines
     assert len(seen | set(other)) == 8
+
+
+@given(st.dictionaries(st.integers(0, 70_000), st.integers(1, 3)) | st.dictionaries(st.integers(0, 70_000), st.just(1)))
+def test_index_leaf_is_canonical_whatever_the_counts(lines: dict[int, int]) -> None:
+    places = sorted(lines.items())
+    leaf = index_leaf(SECRET[:16], Counted(b"buy", sum(lines.values()), places))
+    pairs = [list(place) for place in places]
+    assert leaf == canonical(["cz-index/1", b64u(SECRET[:16]), b64u(b"buy"), sum(lines.values()), pairs])
 
 
 @pytest.mark.parametrize(
