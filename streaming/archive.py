@@ -8,6 +8,7 @@ salt. Nothing is allocated on the word of what is read: sizes are bounded first.
 from __future__ import annotations
 
 import sys
+import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -95,9 +96,19 @@ def from_bin(data: bytes) -> SliceBytes:
 # --- compression ----------------------------------------------------------------------------------------------------
 
 
+class _Compressor(threading.local):
+    """One for each thread: its tables are not made anew for every slice."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
+
+
+_THREAD: Final = _Compressor()
+
+
 def compress(*parts: bytes) -> bytes:
     """`parts`, one behind the other, compressed, with their size in the frame's head and a checksum behind it."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
+    compressor = _THREAD.compressor
     if len(parts) == 1:
         return compressor.compress(parts[0])
     running = compressor.compressobj(size=sum(map(len, parts)))

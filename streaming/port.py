@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from itertools import accumulate
 from operator import add
@@ -188,6 +189,7 @@ class Sources(Mapping[str, OpenSource]):
         return name in self._entries
 
 
+@cache
 def sources() -> Sources:
     """Every kind of source that is installed, found by entry point."""
     return Sources()
