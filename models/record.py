@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
-from operator import add
 from typing import Final, NamedTuple
 
 from models.canonical import JSONValue
@@ -109,7 +108,8 @@ class Buffer:
 
         Shapes: `lines` is text.split(LF), `sizes` the length of each.
         """
-        offsets = list(map(add, accumulate(sizes, initial=0), range(len(lines))))
+        offsets = list(accumulate([size + 1 for size in sizes], initial=0))
+        offsets.pop()
         return cls(text, array("I", offsets), array("Q", [start + at for at in offsets]), lines, tiled=True)
 
     def __len__(self) -> int:

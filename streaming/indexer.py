@@ -6,7 +6,6 @@ give the same for every input, and a property test holds it to that.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -89,7 +88,7 @@ class KeywordIndex:
         if self._automaton is not None and buffer.data:
             starts, ends = countable(buffer, encoding=self._encoding)
             data = buffer.data.translate(FOLD) if self._fold else buffer.data
-            self._search(self._automaton, data, list(starts), list(ends), found)
+            self._search(self._automaton, data, starts, ends, found)
         return [
             Counted(keyword, sum(lines.values()), list(lines.items()))
             for keyword, lines in zip(self.keywords, found, strict=True)
@@ -179,17 +178,18 @@ def _is_in_word(data: bytes, start: int, end: int, line_start: int, line_end: in
     return (start > line_start and data[start - 1] in WORD) or (end < line_end and data[end] in WORD)
 
 
-def countable(buffer: Buffer, *, encoding: str) -> tuple[Sequence[int], Sequence[int]]:
+def countable(buffer: Buffer, *, encoding: str) -> tuple[list[int], list[int]]:
     """Where what is counted of each record begins and ends in the buffer: a line whole, of a Kafka record its value.
 
     Raises: Malformed if a payload is not of that encoding.
     Source: formats §5.3.
     """
-    starts, ends = buffer.offsets, buffer.ends()
+    starts = buffer.offsets.tolist()
+    ends = [start - 1 for start in starts[1:]] + [len(buffer.data)] if buffer.tiled else buffer.ends().tolist()
     if encoding != Encoding.KAFKA:
         return starts, ends
     data = buffer.data
-    values, value_ends = array("I"), array("I")
+    values: list[int] = []
     for start, end in zip(starts, ends, strict=True):
         key_bytes = int.from_bytes(data[start + 8 : start + 12])
         value = start + _KAFKA_HEAD_BYTES + (0 if key_bytes == _NULL else key_bytes)
@@ -197,8 +197,7 @@ def countable(buffer: Buffer, *, encoding: str) -> tuple[Sequence[int], Sequence
         if value > end or value + (0 if value_bytes == _NULL else value_bytes) != end:
             open_kafka(data[start:end])
         values.append(value)
-        value_ends.append(end)
-    return values, value_ends
+    return values, ends
 
 
 def find_values(buffer: Buffer, rule: Rule, *, encoding: str = Encoding.LINE) -> list[Counted]:

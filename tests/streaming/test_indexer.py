@@ -139,3 +139,5 @@ def test_many_keywords_that_could_follow_each_other_cost_little() -> None:
 def test_payload_that_is_no_message_is_refused(payload: bytes) -> None:
     with pytest.raises(Malformed):
         KeywordIndex([b"a"], encoding=Encoding.KAFKA).count(buffer_of([payload, kafka_payload(1, None, b"a")]))
+    with pytest.raises(Malformed):
+        KeywordIndex([b"a"], encoding=Encoding.KAFKA).count(lines_of([payload, kafka_payload(1, None, b"a")]))
