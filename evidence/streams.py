@@ -21,7 +21,7 @@ from evidence.batch import Pending
 from evidence.blind import item_tags
 from evidence.blocks import Blocks
 from evidence.content import seal_content
-from evidence.errors import NotFound, OutcomeOpen, Stale
+from evidence.errors import HomeRefused, NotFound, OutcomeOpen, Stale
 from evidence.keys import FindKey
 from evidence.preparation import Intake, Prepared
 from evidence.preservation import Preservation, Preserved
@@ -310,7 +310,7 @@ class Streams:
         prepared, object_id = await asyncio.to_thread(self._take_in, standing.row, body, known, signature, caller, request_id)
         try:
             preserved = await self._preservation.preserve_prepared(prepared, request_id=request_id)
-        except (OutcomeOpen, asyncio.CancelledError):
+        except (OutcomeOpen, HomeRefused, asyncio.CancelledError):
             # It may be stored: the next start finds the file in `tmp` and asks the rows.
             raise
         except EvidenceError:

@@ -9,17 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from api_service import Running, running
+from api_service import Running, process, running, settings_for
 from homes import file_submission
 from stream_service import WORDS, Stream
 
 from evidence import stream_answers
 from evidence.bootstrap import utc_now
-from evidence.client import AsyncClient
+from evidence.client import AsyncClient, Client
 from evidence.collector import end
 from evidence.demo_stream import altered
-from evidence.errors import Conflict, Forbidden, NotFound, Stale
-from evidence.exchange import Answered
+from evidence.errors import Conflict, Forbidden, HomeRefused, NotFound, Stale
+from evidence.examine import examine
+from evidence.exchange import Answered, Patience
 from evidence.stream_archive import SliceArchive
 from evidence.stream_store import find, slices
 from evidence.stream_wire import signature_of
@@ -375,3 +376,23 @@ def test_a_file_without_a_row_is_swept_and_one_with_a_row_is_kept(tmp_path: Path
     assert [path.parent.name + path.name for path in files] == [kept.hex()]
     assert b"packed" not in files[0].read_bytes()
     assert lost.hex() not in str(files)
+
+
+def test_a_slice_whose_commit_may_stand_keeps_its_file_until_the_next_start(tmp_path: Path) -> None:
+    def taken_over(_head: object) -> None:
+        raise HomeRefused("another process is the sequencer of this log")
+
+    home = tmp_path / "home"
+    with running(home) as service:
+        stream = Stream(service, tmp_path, "app")
+        stream.declare()
+        first = stream.header([b"one ERROR"], None)
+        service.service.log._confirm = taken_over  # after COMMIT: what is raised there leaves the slice preserved
+        once = Client(service.url, token=service.tokens["business"], patience=Patience(attempts=1))
+        with once as client, pytest.raises(EvidenceError):
+            client.put_slice(stream.body(*first))
+    with process(home):
+        pass
+    found = examine(settings_for(home), clock=utc_now)
+    assert found.examined["slices"] == 1
+    assert [each.where for each in found.damages] == []
