@@ -1,8 +1,9 @@
 """From a source to a sink: read, cut, process, hand over; in bounded memory, and never a record lost or doubled.
 
-Three tasks run for each stream, with a bounded queue between any two: what is slow holds back what
-is before it, down to the source. A slice that the sink cannot take now is tried again; what was
-read but not taken is read again after a restart, from where the last header ends.
+Two tasks run for each stream, with a bounded queue between them: one reads and makes slices, the
+other puts them into the sink. What is slow holds back what is before it, down to the source. A slice
+that the sink cannot take now is tried again; what was read but not taken is read again after a
+restart, from where the last header ends.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from streaming.sink import FinishedSlice, Sink, SinkUnavailable
 from streaming.slicer import CutRule, Filled, Slicer
 
 SECRET_BYTES: Final = 32
-_BATCHES_AHEAD: Final = 2
 _RETRY_FIRST_S: Final = 0.2
 _RETRY_MOST_S: Final = 30.0
 _SIGN_OF_LIFE: Final = 0.75
@@ -124,7 +124,6 @@ class Pipeline:
         self._declaration = collecting.plan.declaration
         self._open_at = open_at
         self._sink = sink
-        self._read: asyncio.Queue[_Event] = asyncio.Queue(_BATCHES_AHEAD)
         self._finished: asyncio.Queue[FinishedSlice | None] = asyncio.Queue(collecting.pending_slices)
         self._stopping = asyncio.Event()
         self._end_reason: str | None = None
@@ -176,9 +175,8 @@ class Pipeline:
     async def _run_tasks(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._read_source())
                 group.create_task(self._hand_over())
-                failure = await self._cut(reader)
+                failure = await self._cut()
                 await self._finished.put(None)
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -235,11 +233,15 @@ class Pipeline:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def _read_source(self) -> None:
-        """Hands over what the source gives; waits where the queue is full, which is how the source is held back."""
+    async def _next(self) -> _Event:
+        """What the source gives next, as soon as it can.
+
+        It is asked when that is wanted and not before: so it is held back, and reading does not take turns with the step on
+        one interpreter.
+        """
         wait_s = _RETRY_FIRST_S
+        event: _Event
         while True:
-            event: _Event
             try:
                 event = await anext(self._source)
             except StopAsyncIteration:
@@ -254,35 +256,29 @@ class Pipeline:
             except EvidenceError as error:
                 event = error
             if wait_s > _RETRY_FIRST_S:
-                wait_s = _RETRY_FIRST_S
                 self._tell(error=None)
-            await self._read.put(event)
-            if event is None or (isinstance(event, EvidenceError) and not isinstance(event, SourceGap)):
-                return
+            return event
 
-    async def _cut(self, reader: asyncio.Task[None]) -> EvidenceError | None:
+    async def _cut(self) -> EvidenceError | None:
         """Makes slices of what is read until there is no more; the error with which the source refused, if it did."""
         waiting: asyncio.Task[_Event] | None = None
         stop = asyncio.ensure_future(self._stopping.wait())
         failure: EvidenceError | None = None
         try:
             while not self._stopping.is_set():
-                if waiting is None and not self._read.empty() and self._left_s() > 0:
-                    event = self._read.get_nowait()  # no task and no timer for what is there already
-                else:
-                    waiting = waiting or asyncio.ensure_future(self._read.get())
-                    if not await self._is_there(waiting, stop):
-                        await self._sign_of_life()
-                        continue
-                    if not waiting.done():
-                        break
-                    event, waiting = waiting.result(), None
+                waiting = waiting or asyncio.ensure_future(self._next())
+                if not await self._is_there(waiting, stop):
+                    await self._sign_of_life()
+                    continue
+                if not waiting.done():
+                    break
+                event, waiting = waiting.result(), None
                 if event is None or (isinstance(event, EvidenceError) and not isinstance(event, SourceGap)):
                     failure = event
                     break
                 await self._take(event)
-            await _cancel(reader)
-            await self._drain(waiting)
+            if waiting is not None:
+                await self._drain(waiting)
             await self._last_slice()
         finally:
             await _cancel(stop, *([waiting] if waiting else []))
@@ -300,14 +296,11 @@ class Pipeline:
             await _cancel(timer)
         return waiting.done() or stop.done()
 
-    async def _drain(self, waiting: asyncio.Task[_Event] | None) -> None:
+    async def _drain(self, waiting: asyncio.Task[_Event]) -> None:
         """Takes what was read before the stop: some sources cannot be read again."""
-        events = [waiting.result()] if waiting is not None and waiting.done() else []
-        if waiting is not None and not waiting.done():
-            await _cancel(waiting)
-        while not self._read.empty():
-            events.append(self._read.get_nowait())
-        for event in events:
+        await _cancel(waiting)
+        if not waiting.cancelled():
+            event = waiting.result()
             if isinstance(event, Batch | SourceGap):
                 await self._take(event)
 
