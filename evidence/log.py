@@ -10,6 +10,7 @@ then the answer. A note that was not stored never leaves the process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -46,6 +47,8 @@ QUIET_TURNS = 2
 """A commit begins when so many turns of the loop brought nothing new; under a flood when so many items wait, or after so long."""
 BACK_JUMP = timedelta(seconds=2)
 LOCK_TIMEOUT_S = 10
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -430,7 +433,11 @@ class Log:
             if self._stopped is not None:
                 raise met from error
             self._learn_outcome(old, new, error)
-        self._confirm(new.head)
+        try:
+            self._confirm(new.head)
+        except OSError as error:
+            # The items are stored. The mark lags behind, and tells of less than it might if the database is set back.
+            logger.warning("the head could not be marked beside the database: %s", error.strerror)
         self._step(Step.COMMIT_AFTER)
 
     def _learn_outcome(self, old: LogState, new: LogState, error: DBAPIError) -> None:
@@ -440,7 +447,7 @@ class Log:
             with self._store.writing() as connection:
                 self._limit_wait(connection)
                 found = rows.read_head(connection, lock=True)
-        except DBAPIError as second:
+        except (DBAPIError, HomeRefused) as second:
             raise OutcomeOpen(
                 "the database did not say whether the items were stored",
                 hint="send the same submissions again: none is stored twice",

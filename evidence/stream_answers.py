@@ -41,7 +41,8 @@ WAIT_S = 10.0
 """So long a question waits for the newest slice in its range to be on the chain."""
 MAX_LINES_LISTED = 10_000
 MAX_SLICES = 40_000
-"""A verifier of an answer over more would leave it open: it does no more than so much work in one run."""
+MAX_WORK, SLICE_WORK, KEYWORD_WORK = 5_500_000, 85, 38
+"""In the verifier's measure of work: it leaves an answer open that takes more than one run does, and lines are still to come."""
 _LINES_CHECK = 29
 Prove = Callable[[Iterable[BlockRef]], Sequence[bytes]]
 _MEMBERS = {"keywords", "value", "op", "from", "to", "submitter", "whole", "all_keywords", "scan"}
@@ -315,9 +316,10 @@ class StreamAnswers:
         """Pass a question whose range is short enough for one answer. Raises: Malformed."""
         behind = self._shelf.first_from(row, question.end)
         count = min(last.number, last.number if behind is None else behind) - holdings.first_shown(question.start) + 1
-        if count > MAX_SLICES:
+        most = min(MAX_SLICES, MAX_WORK // (SLICE_WORK + KEYWORD_WORK * max(1, len(question.keywords))))
+        if count > most:
             raise Malformed(
-                f"range holds {count} slices: expected at most {MAX_SLICES} in one answer",
+                f"range holds {count} slices: expected at most {most} in one answer to this question",
                 hint="ask for shorter ranges one after the other: each answer is complete for its own",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from dataclasses import replace
@@ -16,6 +17,7 @@ from clock import ManualClock
 from evidence import store as rows
 from evidence.bootstrap import open_service
 from evidence.errors import Conflict, Damaged, HomeRefused, Stale, Unready
+from evidence.home import MARK_FILE
 from evidence.log import MAX_WAITING
 from evidence.preservation import Preserved
 from evidence.settings import AnchorMode, Settings
@@ -307,6 +309,28 @@ async def test_database_set_back_by_any_commits_signs_nothing_and_loses_no_secre
         for answer in answers:
             assert service.contents.open(answer.leaf_index).secret == answer.secret
         assert (await preserved(service, file_submission())).leaf_index == 1 + sealed_after
+
+
+async def test_a_head_that_cannot_be_marked_is_committed_all_the_same(tmp_path: Path) -> None:
+    async with serving(settings_of(tmp_path / "home")) as service:
+        await preserved(service, file_submission())
+        mark = _descriptor_of(MARK_FILE)
+        kept, away = os.dup(mark), os.open(tmp_path, os.O_RDONLY)
+        os.dup2(away, mark)
+        try:
+            answers = [await preserved(service, file_submission()) for _ in range(2)]
+        finally:
+            os.dup2(kept, mark)
+            os.close(kept)
+            os.close(away)
+        assert [answer.leaf_index for answer in answers] == [1, 2]
+        assert service.log.state.size == 3
+
+
+def _descriptor_of(name: str) -> int:
+    """The open file of this process that goes by that name."""
+    opened = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return next(int(link.name) for link in opened if link.readlink().name == name)
 
 
 def _put_back(files: list[Path], contents: dict[Path, bytes]) -> None:

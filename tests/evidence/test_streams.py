@@ -328,6 +328,16 @@ def test_range_too_long_for_one_answer_is_refused_and_its_parts_are_answered(
     assert {part["verdict"] for part in parts} == {"VALID"}
 
 
+def test_more_keywords_leave_room_for_fewer_slices(collected: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collected.client() as client:
+        count = client.slices(collected.stream_id)["total"]
+    work = stream_answers.SLICE_WORK + stream_answers.KEYWORD_WORK
+    monkeypatch.setattr(stream_answers, "MAX_WORK", count * work)
+    assert collected.ask("ERROR")["verdict"] == "VALID"
+    with pytest.raises(EvidenceError, match="expected at most"):
+        collected.ask("ERROR", "WARN")
+
+
 # --- who may see ----------------------------------------------------------------------------------------------------
 
 
