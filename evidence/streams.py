@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 
@@ -137,7 +138,8 @@ class Streams:
         self._signing, self._access, self._find_key, self._intake = signing, access, find_key, intake
         self._blocks = blocks
         self._clock, self._randomness = clock, randomness
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        # Weak: a lock that nobody holds or waits for is none, and names that were only tried leave nothing.
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._standing: dict[tuple[str, str], _Standing] = {}
 
     def lock(self, submitter: str, stream_id: str) -> asyncio.Lock:

@@ -15,7 +15,7 @@ from models.canonical import JSONValue, members, parse, unb64
 from models.digest import DIGEST_BYTES, Algorithm, digest, unhex
 from models.errors import Malformed, VerificationError
 from models.names import check_format
-from models.report import SENTENCES, Verdict
+from models.report import Verdict
 
 MAX_PROOF_BYTES: Final = 4 << 20
 MAX_CONTENT_BYTES: Final = 64 << 20
@@ -122,6 +122,10 @@ _REASONS: Final = (
 )
 _DOUBLED: Final = ("末尾条目重复一次而树根不变", "the last item can be repeated without changing the root")
 _NODE: Final = ("条目恰为两个摘要之长，可能就是内部节点", "the item is as long as two hashes: it may itself be an inner node")
+_CONTRADICTS: Final = (
+    "所给证明按其所称的规则不成立：内容、路径或树根有误，或者出证方所用的并非此规则与算法。",
+    "The proof does not hold under the rule it names: content, path or root differ, or it was made by another rule or digest.",
+)
 _AGREES: Final = ("与所列树根相符，但仅凭此不能判定。", f"{SENTENCE}; that alone decides nothing.")
 
 
@@ -164,7 +168,7 @@ class PlainReport:
     @property
     def sentence(self) -> tuple[str, str]:
         """What the verdict means, in Chinese and English."""
-        return SENTENCES[Verdict.INVALID] if self.verdict is Verdict.INVALID else _AGREES
+        return _CONTRADICTS if self.verdict is Verdict.INVALID else _AGREES
 
     def to_json(self) -> dict[str, JSONValue]:
         """The whole answer."""

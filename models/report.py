@@ -34,8 +34,8 @@ SENTENCES = {
         "What is shown agrees with the log and the chains listed: it existed by the not-after shown, and was not altered since.",
     ),
     Verdict.INVALID: (
-        "所示内容与其证明相互矛盾，不得采信。",
-        "What is shown contradicts its proofs; it must not be relied on.",
+        "所示内容与其证明相互矛盾，不能证明所述事项。",
+        "What is shown contradicts its proofs and proves nothing of what it states.",
     ),
     Verdict.INDETERMINATE: (
         "依所给材料和信任文件不能判定：既未证实，也未证伪。",

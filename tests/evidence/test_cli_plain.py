@@ -66,7 +66,7 @@ def test_what_contradicts_is_invalid(capsys: pytest.CaptureFixture[str]) -> None
     changed(item="卖出 600001 500")
     assert plain("--lang", "en") == 1
     said = capsys.readouterr().out
-    assert said.startswith("INVALID  What is shown contradicts its proofs")
+    assert said.startswith("INVALID  The proof does not hold under the rule it names")
     assert "path: CONTRADICTS" in said
 
 
