@@ -293,7 +293,7 @@ class Pipeline:
         try:
             await asyncio.wait((waiting, stop, timer), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel(timer)
+            timer.cancel()
         return waiting.done() or stop.done()
 
     async def _drain(self, waiting: asyncio.Task[_Event]) -> None:
