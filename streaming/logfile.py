@@ -22,6 +22,8 @@ from streaming.port import Batch, SourceUnavailable
 from streaming.rotation import TAIL_BYTES, Known, open_regular, predecessor, successors
 
 _CHUNK_BYTES: Final = 1 << 20
+_CHUNKS_AT_ONCE: Final = 2
+"""So many are read by one look where there is so much, which is about a slice."""
 _POLL_S: Final = 0.2
 _LINGER_S: Final = 1.0
 _LOOKED_LATELY_S: Final = 5.0
@@ -77,6 +79,8 @@ class LogFile:
         """Whether what is read now is a copy of the file that was emptied, and the name still has the file itself."""
         self._behind = 0
         self._quiet_since: float | None = None
+        self._looks: list[_Look] = []
+        """What a look gave and was not taken yet."""
         self._looked_at = time.monotonic()
         self._ended = False
         self._closed = True
@@ -116,12 +120,14 @@ class LogFile:
                 raise SourceUnavailable(f"log file was closed ({self._path.name})")
             if self._ended:
                 raise StopAsyncIteration
-            look = await asyncio.to_thread(self._look)
+            if not self._looks:
+                self._looks = await asyncio.to_thread(self._look)
+            look = self._looks.pop(0)
             batch = self._taken(look) if look.state is _State.DATA else await self._at_end(look)
             if batch is not None:
                 return batch
 
-    def _look(self) -> _Look:
+    def _look(self) -> list[_Look]:
         """Reads on, or finds out why there is nothing. Changes nothing that is handed out, so that it may be cancelled."""
         taken = self._cutter.taken
         try:
@@ -130,12 +136,19 @@ class LogFile:
                 self._looked_at = time.monotonic()
             size = self._file.size()
             if size < taken or (size > taken and not self._is_continued(taken)):
-                return _Look(_State.EMPTIED, size)
+                return [_Look(_State.EMPTIED, size)]
             if size > taken:
-                return _Look(_State.DATA, size, self._file.read(taken, _CHUNK_BYTES))
+                return [_Look(_State.DATA, size, chunk) for chunk in self._chunks(taken)]
         except OSError as error:
             raise SourceUnavailable(f"log file cannot be read: {error.strerror} ({self._path.name})") from error
-        return _Look(_State.REPLACED if self._copy or not named else _State.QUIET, size)
+        return [_Look(_State.REPLACED if self._copy or not named else _State.QUIET, size)]
+
+    def _chunks(self, start: int) -> list[bytes]:
+        """What stands from `start` on: another chunk only behind one that was full."""
+        chunks = [self._file.read(start, _CHUNK_BYTES)]
+        while len(chunks) < _CHUNKS_AT_ONCE and len(chunks[-1]) == _CHUNK_BYTES:
+            chunks.append(self._file.read(start + len(chunks) * _CHUNK_BYTES, _CHUNK_BYTES))
+        return chunks
 
     def _is_continued(self, taken: int) -> bool:
         """Whether what was read last still stands before what is new: a file emptied and filled again is another."""

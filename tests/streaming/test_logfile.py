@@ -45,6 +45,24 @@ async def test_file_is_restored_byte_for_byte_from_its_slices(tmp_path: Path) ->
     assert len(sink.records) == 1004
 
 
+async def test_what_one_look_has_read_is_given_also_if_the_file_is_emptied_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    text = b"".join(b"line %d of a file that two looks read\n" % number for number in range(70_000))
+    path.write_bytes(text)
+    assert 2 * PIECE < len(text) < 3 * PIECE
+    source = LogFile(path, key=KEY, follow=False)
+    source.open(None, None)
+    given = (await anext(source)).payloads
+    os.truncate(path, PIECE)
+    given += (await anext(source)).payloads + (await anext(source)).payloads
+    assert given == text[: 2 * PIECE].split(b"\n")
+    emptied = await anext(source)
+    assert emptied.epoch == 1
+    assert emptied.opened is not None
+    assert not emptied.opened.previous_complete
+    await source.aclose()
+
+
 async def test_second_pass_goes_on_at_the_exact_byte(tmp_path: Path) -> None:
     path, sink = tmp_path / "a.log", MemorySink()
     path.write_bytes(b"one\ntw")
