@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -42,7 +41,6 @@ MAX_BATCH = 4096
 MAX_WAITING = 20_000
 MAX_GATHER = 256
 MAX_GATHER_S = 0.02
-LONG_FLUSH_S = 0.006
 QUIET_TURNS = 2
 """A commit begins when so many turns of the loop brought nothing new; under a flood when so many items wait, or after so long."""
 BACK_JUMP = timedelta(seconds=2)
@@ -112,7 +110,6 @@ class Log:
         self._arrived = 0
         self._gathering: asyncio.AbstractEventLoop | None = None
         self._gathered = False
-        self._flush_s = 0.0
         self._condition = threading.Condition()
         self._closing = False
         self._stopped: Unready | HomeRefused | None = None
@@ -217,8 +214,7 @@ class Log:
             self._arrived += 1
             begin, self._gathering = self._gathering is not loop, loop
         if begin:
-            longest = MAX_GATHER_S if self._flush_s < LONG_FLUSH_S else min(MAX_GATHER_S, self._flush_s)
-            loop.call_soon(self._gather, loop, self._arrived, 0, loop.time() + longest)
+            loop.call_soon(self._gather, loop, self._arrived, 0, loop.time() + MAX_GATHER_S)
         return await call.future
 
     def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
@@ -282,7 +278,6 @@ class Log:
 
     def _append(self, calls: list[_Call], count: int) -> None:
         failure: BaseException | None = None
-        began, worked = time.perf_counter(), time.thread_time()
         try:
             self._check_stopped()
             self._settle()
@@ -298,7 +293,6 @@ class Log:
             failure.__cause__ = error
         except BaseException as error:  # noqa: BLE001 - handed to the callers, who await it
             failure = error
-        self._flush_s = (time.perf_counter() - began) - (time.thread_time() - worked)
         with self._condition:
             self._waiting -= count
         self._step(Step.ANSWER_BEFORE)
