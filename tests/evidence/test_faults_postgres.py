@@ -196,3 +196,29 @@ async def test_lock_that_another_took_meanwhile_stops_the_writer(tmp_path: Path,
         finally:
             other.close()
         await until_preserved(service, file_submission())
+
+
+async def test_lock_lost_during_a_commit_leaves_its_outcome_open(tmp_path: Path, postgres: Database) -> None:
+    settings, body = settings_of(tmp_path / "home", postgres.url), file_submission()
+    other, number = Store(settings.database_url), 0
+
+    def rob(reached: Step) -> None:
+        """Our connections end, and another process takes the lock before we can."""
+        if reached is not Step.COMMIT_BEFORE:
+            return
+        with other.writing() as connection:
+            ours = "datname = current_database() AND pid <> pg_backend_pid()"
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {ours}")
+        other.hold_sequencer_lock(number)
+
+    async with serving(settings) as service:
+        number = int.from_bytes(sm3(service.origin.encode())[:7])
+        service.log._step = rob
+        try:
+            with pytest.raises(OutcomeOpen, match="did not say whether"):
+                await preserve(service, body)
+        finally:
+            other.close()
+        service.log._step = no_step
+        assert (await until_preserved(service, body)).leaf_index == 0
+        assert service.log.state.size == 1

@@ -50,7 +50,7 @@ class FileOrigin:
         fresh.rename(self._path)
 
     async def lose_before(self, record: int) -> None:
-        raise NotImplementedError
+        raise AssertionError("this source loses nothing")
 
     async def finish(self) -> None:
         pass
@@ -94,7 +94,7 @@ class PipeOrigin:
         self._open()
 
     async def lose_before(self, record: int) -> None:
-        raise NotImplementedError
+        raise AssertionError("this source loses nothing")
 
     async def finish(self) -> None:
         os.close(self._write_end)
