@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlalchemy import Connection
 
@@ -187,16 +188,11 @@ class Preparation:
         """An item whose own record would not fit into one transaction of a chain is refused here, not later (formats §2.9)."""
         if template.commitment is Commitment.MERKLE:
             return
-        plain = template.commitment is Commitment.PLAINTEXT
-        now = self._clock()
-        record = item_record(
-            biz_name=template.biz_name,
-            stages=[(s.name, s.pair.sm3.hex(), [leaf.decode() for leaf in s.leaves] if plain else None) for s in commitments],
-            created_at=now,
-            package_hash=bytes(32),
-            upload_time=now,
-        )
-        size, limit = len(canonical(record)), self._intake.max_payload_bytes() - PAYLOAD_MARGIN_BYTES
+        if template.commitment is Commitment.PLAINTEXT:
+            size = _record_bytes(template, [(stage.name, [leaf.decode() for leaf in stage.leaves]) for stage in commitments])
+        else:
+            size = _bare_record_bytes(template, tuple([stage.name for stage in commitments]))
+        limit = self._intake.max_payload_bytes() - PAYLOAD_MARGIN_BYTES
         if size > limit:
             raise TooLarge(
                 f"the item's record is too long for a transaction of the chain: expected at most {limit} bytes, got {size}"
@@ -279,6 +275,25 @@ class Preparation:
         )
 
 
+def _record_bytes(template: Template, stages: Sequence[tuple[str, Sequence[str] | None]]) -> int:
+    """How long the record of an item is: digests and times are as long in all of them."""
+    some, day = bytes(32), datetime(2026, 1, 1, tzinfo=UTC)
+    record = item_record(
+        biz_name=template.biz_name,
+        stages=[(name, some.hex(), data) for name, data in stages],
+        created_at=day,
+        package_hash=some,
+        upload_time=day,
+    )
+    return len(canonical(record))
+
+
+@lru_cache(maxsize=1024)
+def _bare_record_bytes(template: Template, names: tuple[str, ...]) -> int:
+    """The same without contents: then it is one length for all items of these stages."""
+    return _record_bytes(template, [(name, None) for name in names])
+
+
 def _stages_fit(statement: Statement, template: Template) -> bool:
     names = [name for name, _ in statement.stages]
     order = [stage.name for stage in template.stages]
@@ -288,6 +303,8 @@ def _stages_fit(statement: Statement, template: Template) -> bool:
 
 def _unnamed_originals(submission: Submission, stages: JSONValue) -> list[Problem]:
     """Each original must be named by a field whose value has that digest (formats §2.2)."""
+    if not submission.originals:
+        return []
     named: set[tuple[str, str]] = set()
     for values in stages.values():
         for field, value in values.items():

@@ -11,6 +11,7 @@ import unicodedata
 from calendar import monthrange
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from types import UnionType
@@ -26,6 +27,7 @@ _COUNT_TEXT = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.[0-9]*[1-9])?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 _SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\x00]")
+_TWO_DIGESTS = re.compile("sm3:[0-9a-f]{64} sha256:[0-9a-f]{64}")
 _LEAP_SECOND = 60
 
 EMPTY_CODE_TITLE = "空值"
@@ -126,6 +128,11 @@ class Field:
     search: bool = False
     clause: str = ""
     detail: Detail = NO_DETAIL
+    accepts: Callable[[Any], bool] = attribute(init=False, repr=False, compare=False)
+    """Whether intake takes a value that is given and not null: made with the field, because every item asks it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accepts", _acceptor(self))
 
     @property
     def items(self) -> tuple[Field, ...]:
@@ -195,6 +202,9 @@ def is_file_object(value: JSONValue) -> bool:
         return False
     if not is_text(value["name"]) or not is_number(value["size"]) or value["size"] < 0:
         return False
+    first, second = value["digest"], value.get("twin")
+    if type(first) is str and type(second) is str and _TWO_DIGESTS.fullmatch(f"{first} {second}"):
+        return True  # as almost every one is: a fifth of the time
     try:
         first = Digest.parse(value["digest"])
         return "twin" not in value or Digest.parse(value["twin"]).algorithm != first.algorithm
@@ -252,27 +262,43 @@ def is_acceptable(field: Field, value: JSONValue) -> bool:
     A required text is not blank (erratum T27), a required code is not 空值 (T23), a text that the
     standard means as a number or date has its form (T13, T14).
     """
-    try:
-        if not satisfies(field, value):
+    return not field.required if value is None else field.accepts(value)
+
+
+def _acceptor(field: Field) -> Callable[[Any], bool]:
+    """What `field` asks of a value, with all that it says looked up once."""
+    if field.type in {FieldType.CHARACTER, FieldType.TEXT}:
+        return _text_acceptor(field)
+    is_type, required, twin, codes = _IS_TYPE[field.type], field.required, field.detail.twin_required, field.enum
+    if codes is not None:
+        taken = {code for code, title in codes.items() if not (required and title == EMPTY_CODE_TITLE)}
+        return lambda value: is_type(value) and value in taken
+    if field.type is not FieldType.FILE_OBJECT:
+        return is_type
+
+    def accepts_file(value: JSONValue) -> bool:
+        try:
+            return is_file_object(value) and (not twin or "twin" in value)
+        except Unknown:
             return False
-    except Unknown:
-        return False
-    check = _INTAKE.get(field.type)
-    return value is None or check is None or check(field, value)
+
+    return accepts_file
 
 
-def _is_told_text(field: Field, value: str) -> bool:
-    if field.required and not value.strip():
-        return False
-    return field.detail.form is None or _IS_FORM[field.detail.form](value)
+def _text_acceptor(field: Field) -> Callable[[Any], bool]:
+    required, limit, codes, form = field.required, field.max, field.enum, field.detail.form
+    has_form = None if form is None else _IS_FORM[form]
 
+    def accepts_text(value: JSONValue) -> bool:
+        return (
+            is_text(value)
+            and (limit is None or len(value) <= limit)
+            and (codes is None or value in codes)
+            and (not required or bool(value.strip()))
+            and (has_form is None or has_form(value))
+        )
 
-_INTAKE: dict[FieldType, Callable[[Field, Any], bool]] = {
-    FieldType.CHARACTER: _is_told_text,
-    FieldType.TEXT: _is_told_text,
-    FieldType.NUMBER: lambda field, value: not (field.required and (field.enum or {}).get(value) == EMPTY_CODE_TITLE),
-    FieldType.FILE_OBJECT: lambda field, value: "twin" in value or not field.detail.twin_required,
-}
+    return accepts_text
 
 
 _FILE_EXAMPLE = '{"digest": "sm3:66c7f0f4…", "name": "合同.pdf", "size": 1024, "twin": "sha256:ba7816bf…"}'

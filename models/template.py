@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
@@ -359,9 +359,16 @@ def personal_values(template: Template, stages: Mapping[str, Mapping[str, JSONVa
     """The texts of personal fields (grade 3 and above, not shown as they are): none may recur in a client_key or link code."""
     return {
         value
-        for stage in template.stages
-        for entry in stage.fields
-        if (entry.grade or 0) > PERSONAL_GRADE and entry.detail.mask is not Mask.KEEP
-        for value in [stages.get(stage.name, {}).get(entry.name)]
-        if isinstance(value, str) and len(value) >= validation.MIN_TELLING
+        for stage, names in _personal_names(template)
+        if (values := stages.get(stage))
+        for name in names
+        if isinstance(value := values.get(name), str) and len(value) >= validation.MIN_TELLING
     }
+
+
+@lru_cache(maxsize=64)
+def _personal_names(template: Template) -> list[tuple[str, list[str]]]:
+    def tells(entry: Field) -> bool:
+        return (entry.grade or 0) > PERSONAL_GRADE and entry.detail.mask is not Mask.KEEP
+
+    return [(stage.name, [entry.name for entry in stage.fields if tells(entry)]) for stage in template.stages]

@@ -286,7 +286,7 @@ def _stage_fits(stage: StageTemplate, values: JSONValue) -> bool:
         if value is None:
             if field.required:
                 return False
-        elif field.items or not is_acceptable(field, value):
+        elif not field.accepts(value) or (field.detail.items and next(_of_items(field, value, ""), None)):
             return False
         else:
             given = True

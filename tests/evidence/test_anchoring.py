@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from evidence.chain import Chain
 from evidence.errors import NotFinal, Overloaded, TooLarge, Unready
 from evidence.payloads import RANGE_MARGIN_BYTES
 from evidence.settings import AnchorMode
-from models.anchor import Payload
+from models.anchor import Payload, item_record
+from models.canonical import canonical
 from models.example import example
 from models.template import builtin
 
@@ -155,7 +156,11 @@ async def test_item_whose_record_no_transaction_takes_is_refused_before_it_is_se
     async with serving(settings_of(tmp_path / "home", anchor_mode=AnchorMode.ASYNC)) as service:
         limited(service, 4600)
         refused, accepted = await preserve(service, papers(0), file_submission())
+        stages = [(name, "ab" * 32, None) for name in papers(0)["stages"]]
+        of, now = builtin(PAPERS), datetime(2031, 12, 31, 23, 59, 59, tzinfo=UTC)
+        record = item_record(biz_name=of.biz_name, stages=stages, created_at=now, package_hash=b"x" * 32, upload_time=now)
         assert isinstance(refused, TooLarge)
+        assert refused.message.endswith(f"expected at most {4600 - 4096} bytes, got {len(canonical(record))}")
         assert not isinstance(accepted, Exception)
         assert service.log.state.size == 1
 
