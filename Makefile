@@ -26,10 +26,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv || { echo "could not make .venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 # The stamp is as old as the last install, so a second `make` of anything installs nothing.
-.venv/.installed: pyproject.toml .lock/build.txt .lock/run.txt | $(BIN)/python
+# A machine without a C compiler gets one as a wheel, for the native core of SM3; where that fails too, the core is left out.
+.venv/.installed: pyproject.toml .lock/build.txt .lock/compiler.txt .lock/run.txt models/native/core.c | $(BIN)/python
 	@echo "installing the locked packages into .venv (only when they changed)"
 	$(PIP) install --quiet --require-hashes -r .lock/build.txt -r .lock/run.txt
+	command -v cc >/dev/null || $(PIP) install --quiet --require-hashes -r .lock/compiler.txt || true
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m models.native
 	touch $@
 
 .venv/.installed-dev: .lock/dev.txt .venv/.installed
@@ -132,6 +135,7 @@ lock: .venv/.installed-dev  ## write the lock files anew; UPGRADE=1 takes the ne
 	$(COMPILE) pyproject.toml -c .lock/dev.txt -o .lock/run.txt
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) - -c .lock/dev.txt -o .lock/build.txt
+	$(COMPILE) --group compiler -o .lock/compiler.txt
 
 clean:  ## remove what the other targets made: .venv, ./var (not one that is in production), caches, builds
 	@if grep -q '"environment": *"production"' var/home.json 2>/dev/null; then

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from models.digest import DIGEST_BYTES
+from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed
-from models.nodes import node_hash
+from models.nodes import CORE, node_hash
 
 
 def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -20,6 +20,10 @@ def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
 
     Shapes: n ≥ 1 hashes of 32 bytes; an odd last one of a level stands in the next as it is.
     """
+    core = CORE.get(Algorithm.SM3)
+    if core is not None:
+        joined = b"".join(leaf_hashes)
+        return joined + core.levels(joined)
     parts: list[bytes] = list(leaf_hashes)
     level = parts
     while len(level) > 1:

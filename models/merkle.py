@@ -14,6 +14,7 @@ from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed, VerificationError
 from models.nodes import (
     CHUNK,
+    CORE,
     EMPTY_ROOT,
     MAX_SIZE,
     NODE_CONTEXT,
@@ -67,8 +68,16 @@ def root(leaf_hashes: Sequence[bytes], *, algorithm: Algorithm = Algorithm.SM3) 
     """
     if not leaf_hashes:
         return EMPTY_ROOT[algorithm]
-    copy = NODE_CONTEXT[algorithm].copy
+    core = CORE.get(algorithm)
     level = leaf_hashes
+    if core is not None and len(level) > 2:
+        # A subtree of so many leaves is a node of the whole, and a last one that is not full goes up as it is.
+        while len(level) > CHUNK:
+            level = [
+                core.levels(b"".join(level[at : at + CHUNK]))[-DIGEST_BYTES:] or level[at] for at in range(0, len(level), CHUNK)
+            ]
+        return core.levels(b"".join(level))[-DIGEST_BYTES:]
+    copy = NODE_CONTEXT[algorithm].copy
     while len(level) > 1:
         level = _parents(level, copy)
     return level[0]

@@ -127,6 +127,16 @@ class Buffer:
             ends.append(len(self.data))
         return ends
 
+    def bounds(self) -> tuple[array[int], int]:
+        """Where each payload starts, then where one more would, and how many bytes before the next one each ends.
+
+        Shapes: n + 1 of u32, and 1 where lines are tiled, else 0.
+        """
+        gap = 1 if self.tiled else 0
+        bounds = self.offsets[:]
+        bounds.append(len(self.data) + gap)
+        return bounds, gap
+
     def payloads(self) -> list[bytes]:
         """The payload of each record, in order."""
         if self.parts is not None:

@@ -7,7 +7,7 @@ that a question is answered from the index, and a line is shown without its neig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,14 +18,15 @@ from models.anchor import BlockRef, block_refs
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
 from models.counting import Counted, index_of
 from models.declaration import Declaration, EvidenceAlgorithm, check_count, check_stream_id, check_text
-from models.digest import Algorithm, Pair, hasher, pair, sha256, sm3
+from models.digest import DIGEST_BYTES, Algorithm, Pair, hasher, pair, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
 from models.header import usual_header
-from models.leaf import LINE_TAG, IndexEntry, LineParts, index_leaf, line_leaf, line_parts, open_index, open_line
+from models.leaf import LINE_TAG, IndexEntry, LineParts, index_leaf, line_heads, line_leaf, line_parts, open_index, open_line
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
-from models.nodes import Copy
+from models.native.library import Core
+from models.nodes import CORE, Copy
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
 
@@ -141,12 +142,20 @@ def line_leaves(buffer: Buffer, *, secret: bytes, stream_id: str, number: int) -
 
 
 def _parts(buffer: Buffer, secret: bytes, stream_id: str, number: int) -> Iterator[LineParts]:
-    return line_parts(buffer, keystream(slice_key(secret, "cz-line/1", stream_id, number), len(buffer)))
+    return line_parts(buffer, _line_salts(secret, stream_id, number, len(buffer)))
 
 
-def _content_pair(parts: Iterable[LineParts], flat_salt: bytes, algorithm: str) -> Pair:
+def _line_salts(secret: bytes, stream_id: str, number: int, count: int) -> bytes:
+    return keystream(slice_key(secret, "cz-line/1", stream_id, number), count)
+
+
+def _content_pair(buffer: Buffer, salts: bytes, flat_salt: bytes, algorithm: str) -> Pair:
     """As `evidence_pair` over the d of all lines, without ever making them: what is not joined need not be copied."""
+    core = CORE.get(Algorithm.SM3)
+    if core is not None and len(buffer):
+        return _content_pair_at_once(core, buffer, salts, flat_salt, algorithm)
     twin, first = (hasher(each, _FLAT + flat_salt) for each in (Algorithm.SHA256, Algorithm.SM3))
+    parts = line_parts(buffer, salts)
     copy: Copy = _LINE.copy
     hashes: list[bytes] = []
     for frames, heads, payloads in parts:
@@ -166,7 +175,23 @@ def _content_pair(parts: Iterable[LineParts], flat_salt: bytes, algorithm: str) 
     return Pair(first.digest() if algorithm == EvidenceAlgorithm.HASH else root(hashes), twin.digest())
 
 
-_LINE: Final = hasher(Algorithm.SM3, b"\x00" + LINE_TAG)
+def _content_pair_at_once(core: Core, buffer: Buffer, salts: bytes, flat_salt: bytes, algorithm: str) -> Pair:
+    """The same by the native core: over the one buffer, whose lines are never taken apart."""
+    heads, (offsets, gap) = line_heads(buffer, salts), buffer.bounds()
+    framed = core.frame_each(LINE_TAG, buffer.data, offsets, heads=heads, gap=gap)
+    twin = hasher(Algorithm.SHA256, _FLAT + flat_salt)
+    twin.update(framed)
+    if algorithm == EvidenceAlgorithm.HASH:
+        first = hasher(Algorithm.SM3, _FLAT + flat_salt)
+        first.update(framed)
+        return Pair(first.digest(), twin.digest())
+    del framed
+    hashes = core.hash_each(_LEAF + LINE_TAG, buffer.data, offsets, heads=heads, gap=gap)
+    return Pair(core.levels(hashes)[-DIGEST_BYTES:] or hashes, twin.digest())
+
+
+_LEAF: Final = b"\x00"
+_LINE: Final = hasher(Algorithm.SM3, _LEAF + LINE_TAG)
 """What has taken in the first bytes of every line's leaf: H(0x00 ‖ d) of RFC 9162, d beginning with the tag."""
 _FLAT: Final = b"\x02"
 """What a flat begins with (formats §1), as `models.merkle.flat` has it."""
@@ -197,7 +222,8 @@ def commit_slice(
         raise Malformed("keywords or cell keys are not as many as the declaration has")
     stream_id = declaration.stream_id
     content_salt, index_salt = (slice_flat_salt(secret, stream_id, number, place) for place in (CONTENT_SALT, INDEX_SALT))
-    content = _content_pair(_parts(buffer, secret, stream_id, number), content_salt, declaration.slice)
+    line_salts = _line_salts(secret, stream_id, number, len(buffer))
+    content = _content_pair(buffer, line_salts, content_salt, declaration.slice)
     if not len(buffer):
         return SliceCommitment(content, None, None, 0, (), (), (content_salt, index_salt))
     counted = index_of(

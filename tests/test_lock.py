@@ -12,6 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from models.native import library as native
+from models.native.build import compiler
+
 TOP = Path(__file__).parent.parent
 LOCKS = sorted(path.name for path in TOP.glob(".lock/*.txt"))
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
@@ -19,6 +22,7 @@ RUN = PROJECT["project"]["dependencies"]
 EXTRAS = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
 WANTED = {
     "build.txt": PROJECT["build-system"]["requires"],
+    "compiler.txt": PROJECT["dependency-groups"]["compiler"],
     "dev.txt": [*RUN, *EXTRAS, *PROJECT["dependency-groups"]["dev"]],
     "postgresql.txt": [*RUN, *EXTRAS],
     "run.txt": RUN,
@@ -92,6 +96,8 @@ def test_wheel_carries_the_data_files_and_nothing_else_of_the_checkout(tmp_path:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         points = archive.read(next(name for name in archive.namelist() if name.endswith("entry_points.txt"))).decode()
     shipped = {name for name in files if name.partition("/")[0] in {"models", "chain_gateway", "streaming", "evidence"}}
-    assert packed == shipped
+    core = f"models/native/{native.FILE}"
+    assert packed - {core} == shipped
+    assert (core in packed) == (compiler() is not None)
     assert any(name.startswith("models/templates/") for name in packed)
     assert "evidence = evidence.cli.main:main" in points

@@ -1,0 +1,156 @@
+"""The native core: SM3 of many messages at once, where it could be built; every caller has a way without it.
+
+`core.c` beside this file is compiled when the package is installed (`models.native.build`). It hashes
+what `hashlib` hashes, to the bit: it is used only after it has said so of messages of every length
+around a block, in every width the processor has. Nothing is loaded but the file in this folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from array import array
+from collections.abc import Iterable
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final
+
+from models.digest import DIGEST_BYTES, sm3
+from models.errors import Malformed
+
+FILE: Final = "core.dll" if sys.platform == "win32" else "core.so"
+LANES: Final = (1, 4, 8, 16)
+MAX_FRONT_BYTES: Final = 63
+MAX_BODY_BYTES: Final = (1 << 32) - 1
+OFFSET: Final = "I"
+"""The array type of offsets: u32."""
+
+_BRIEF: Final = 256
+_BRIEF_BYTES: Final = 1 << 16
+"""Up to so many messages and bytes a call keeps the interpreter's lock: to give it up and take it again costs more."""
+
+
+_REFUSED: Final = "messages do not lie in their buffer: expected ascending offsets within it, a front of at most 63 bytes"
+
+
+class Core:
+    """The library, loaded. Pure functions of their arguments; threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # The same file twice: the first keeps the interpreter's lock during a call, the second gives it up.
+        self._brief, self._long = ctypes.PyDLL(str(path)), ctypes.CDLL(str(path))
+        text, address, size, offset = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32
+        messages = (text, size, text, size, text, size, address, offset, size)
+        for library in (self._brief, self._long):
+            library.cz_lanes.restype = ctypes.c_int
+            library.cz_hash_each.argtypes = (ctypes.c_int, *messages, address)
+            library.cz_hash_each.restype = ctypes.c_int
+            library.cz_frame_each.argtypes = (*messages, address, size)
+            library.cz_frame_each.restype = size
+            library.cz_parents.argtypes = (text, size, address)
+            library.cz_parents.restype = None
+            library.cz_levels.argtypes = (text, size, address)
+            library.cz_levels.restype = size
+        self.lanes: int = self._brief.cz_lanes()
+
+    def _of(self, count: int, size: int) -> Any:
+        return self._brief if count <= _BRIEF and size <= _BRIEF_BYTES else self._long
+
+    def hash_each(
+        self, front: bytes, body: bytes, offsets: array[int], *, heads: bytes = b"", gap: int = 0, lanes: int = 0
+    ) -> bytes:
+        """SM3 of every message front ‖ head ‖ part of the body.
+
+        Shapes: n+1 `offsets` ("I"), part i being body[offsets[i] : offsets[i+1] - gap]; `heads` n of one length, joined, or
+            none; front and head ≤ 63 bytes together → n hashes of 32 bytes, joined.
+        Raises: Malformed if a part lies outside the body or heads are not n.
+        Source: GB/T 32905—2016.
+        """
+        count, head_size = _counted(offsets, heads)
+        made = array("Q", bytes(DIGEST_BYTES * count))
+        failed = self._of(count, len(body)).cz_hash_each(
+            lanes, front, len(front), heads, head_size, body, len(body), offsets.buffer_info()[0], gap, count,
+            made.buffer_info()[0],
+        )  # fmt: skip
+        if failed:
+            raise Malformed(_REFUSED)
+        return made.tobytes()
+
+    def frame_each(self, front: bytes, body: bytes, offsets: array[int], *, heads: bytes = b"", gap: int = 0) -> bytes:
+        """The messages of `hash_each` joined, before each its length as u32: what a flat is the hash of.
+
+        Raises: Malformed as `hash_each` does.
+        """
+        count, head_size = _counted(offsets, heads)
+        room = len(body) + count * (4 + len(front) + head_size)
+        made = array("B", bytes(room))
+        written: int = self._of(count, len(body)).cz_frame_each(
+            front, len(front), heads, head_size, body, len(body), offsets.buffer_info()[0], gap, count,
+            made.buffer_info()[0], room,
+        )  # fmt: skip
+        if count and not written:
+            raise Malformed(_REFUSED)
+        return made.tobytes()[:written]
+
+    def parents(self, level: bytes) -> bytes:
+        """The parents of the pairs of hashes in `level`; a last one without a sibling has none here.
+
+        Shapes: n hashes of 32 bytes, joined → n // 2 hashes.
+        Source: RFC 9162 2.1.1.
+        """
+        count = len(level) // (2 * DIGEST_BYTES)
+        made = array("Q", bytes(DIGEST_BYTES * count))
+        self._of(count, len(level)).cz_parents(level, count, made.buffer_info()[0])
+        return made.tobytes()
+
+    def levels(self, leaf_hashes: bytes) -> bytes:
+        """Every level of the tree over n ≥ 1 leaf hashes above the leaves, joined, the root last; empty for one leaf.
+
+        Shapes: an odd last node of a level stands in the next as it is.
+        Source: RFC 9162 2.1.1.
+        """
+        count = len(leaf_hashes) // DIGEST_BYTES
+        made = array("Q", bytes(DIGEST_BYTES * (2 * count + 64)))
+        total: int = self._of(count, len(leaf_hashes)).cz_levels(leaf_hashes, count, made.buffer_info()[0])
+        return made.tobytes()[: total * DIGEST_BYTES]
+
+
+def _counted(offsets: array[int], heads: bytes) -> tuple[int, int]:
+    count = len(offsets) - 1
+    if offsets.typecode != OFFSET or offsets.itemsize != 4 or count < 0 or (heads and (count == 0 or len(heads) % count)):
+        raise Malformed("offsets or heads of messages have wrong form: expected n + 1 of u32 and n heads of one length")
+    return count, len(heads) // count if heads else 0
+
+
+def offsets_of(parts: Iterable[bytes]) -> array[int]:
+    """Where these parts begin once they are joined, and where the last one ends.
+
+    Raises: OverflowError if they are 2³² bytes or more together.
+    """
+    return array(OFFSET, accumulate(map(len, parts), initial=0))
+
+
+def agrees(core: Core) -> bool:
+    """Whether the library gives the digests that `hashlib` gives, for every length around a block, in every width it has."""
+    body = bytes(range(256)) * 2
+    sizes = [0, 1, 54, 55, 56, 57, 62, 63, 64, 65, 118, 119, 120, 127, 128, 129, 200, 183, 7]
+    parts = [body[:size] for size in sizes]
+    expected = b"".join([sm3(b"\x01" + part) for part in parts])
+    joined, offsets = b"".join(parts), offsets_of(parts)
+    widths = [lanes for lanes in LANES if lanes <= core.lanes]
+    return all(core.hash_each(b"\x01", joined, offsets, lanes=lanes) == expected for lanes in widths)
+
+
+@cache
+def load() -> Core | None:
+    """The native core, or None where it was not built, cannot be loaded or does not agree with `hashlib`."""
+    path = Path(__file__).parent / FILE
+    if not path.is_file():
+        return None
+    try:
+        core = Core(path)
+    except (OSError, AttributeError):
+        return None
+    return core if agrees(core) else None
