@@ -95,9 +95,9 @@ def line_parts(buffer: Buffer, stream: bytes) -> Iterator[LineParts]:
     size, frame_of = SALT_BYTES + 8, _Frames().__getitem__
     raw = memoryview(line_heads(buffer, stream))
     payloads = buffer.payloads()
-    for first in range(0, len(buffer), _AT_ONCE):
-        some = payloads[first : first + _AT_ONCE]
-        heads = [head for (head,) in _HEAD.iter_unpack(raw[first * size : (first + _AT_ONCE) * size])]
+    for first in range(0, len(buffer), FRAMED_AT_ONCE):
+        some = payloads[first : first + FRAMED_AT_ONCE]
+        heads = [head for (head,) in _HEAD.iter_unpack(raw[first * size : (first + FRAMED_AT_ONCE) * size])]
         yield LineParts(list(map(frame_of, map(len, some))), heads, some)
 
 
@@ -120,7 +120,8 @@ class _Frames(dict[int, bytes]):
         return frame
 
 
-_AT_ONCE: Final = 512
+FRAMED_AT_ONCE: Final = 512
+"""So many lines are put together at a time: they stay in the processor's cache."""
 _HEAD: Final = Struct(f"{SALT_BYTES + 8}s")
 
 

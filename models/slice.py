@@ -22,7 +22,18 @@ from models.digest import DIGEST_BYTES, Algorithm, Pair, hasher, pair, sha256, s
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
 from models.header import usual_header
-from models.leaf import LINE_TAG, IndexEntry, LineParts, index_leaf, line_heads, line_leaf, line_parts, open_index, open_line
+from models.leaf import (
+    FRAMED_AT_ONCE,
+    LINE_TAG,
+    IndexEntry,
+    LineParts,
+    index_leaf,
+    line_heads,
+    line_leaf,
+    line_parts,
+    open_index,
+    open_line,
+)
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
 from models.native.library import Core
@@ -178,16 +189,19 @@ def _content_pair(buffer: Buffer, salts: bytes, flat_salt: bytes, algorithm: str
 def _content_pair_at_once(core: Core, buffer: Buffer, salts: bytes, flat_salt: bytes, algorithm: str) -> Pair:
     """The same by the native core: over the one buffer, whose lines are never taken apart."""
     heads, (offsets, gap) = line_heads(buffer, salts), buffer.bounds()
-    framed = core.frame_each(LINE_TAG, buffer.data, offsets, heads=heads, gap=gap)
-    twin = hasher(Algorithm.SHA256, _FLAT + flat_salt)
-    twin.update(framed)
+    hashed = [Algorithm.SM3, Algorithm.SHA256] if algorithm == EvidenceAlgorithm.HASH else [Algorithm.SHA256]
+    flats = [hasher(each, _FLAT + flat_salt) for each in hashed]
+    size = len(heads) // len(buffer)
+    for first in range(0, len(buffer), FRAMED_AT_ONCE):
+        some = heads[first * size : (first + FRAMED_AT_ONCE) * size]
+        framed = core.frame_each(LINE_TAG, buffer.data, offsets[first : first + FRAMED_AT_ONCE + 1], heads=some, gap=gap)
+        for each in flats:
+            each.update(framed)
+    twin = flats[-1].digest()
     if algorithm == EvidenceAlgorithm.HASH:
-        first = hasher(Algorithm.SM3, _FLAT + flat_salt)
-        first.update(framed)
-        return Pair(first.digest(), twin.digest())
-    del framed
+        return Pair(flats[0].digest(), twin)
     hashes = core.hash_each(_LEAF + LINE_TAG, buffer.data, offsets, heads=heads, gap=gap)
-    return Pair(core.levels(hashes)[-DIGEST_BYTES:] or hashes, twin.digest())
+    return Pair(core.levels(hashes)[-DIGEST_BYTES:] or hashes, twin)
 
 
 _LEAF: Final = b"\x00"

@@ -84,7 +84,7 @@ class Core:
         Raises: Malformed as `hash_each` does.
         """
         count, head_size = _counted(offsets, heads)
-        room = len(body) + count * (4 + len(front) + head_size)
+        room = max(0, offsets[-1] - offsets[0]) + count * (4 + len(front) + head_size)
         made = array("B", bytes(room))
         written: int = self._of(count, len(body)).cz_frame_each(
             front, len(front), heads, head_size, body, len(body), offsets.buffer_info()[0], gap, count,
