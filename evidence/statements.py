@@ -51,22 +51,27 @@ def run(connection: Connection, text: str, values: Any = ()) -> Found:
 
 
 @cache
-def _insert_text(table: Table, count: int) -> str:
+def _insert_text(table: Table, count: int, verb: str = "INSERT") -> str:
     names = [column.name for column in table.columns if column.autoincrement is not True]
     quoted = ", ".join(f'"{name}"' for name in names)
     row = f"({', '.join('?' * len(names))})"
-    return f'INSERT INTO "{table.name}" ({quoted}) VALUES {", ".join([row] * count)}'  # noqa: S608 - names of our own tables
+    return f'{verb} INTO "{table.name}" ({quoted}) VALUES {", ".join([row] * count)}'
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Put in rows whose values stand in the order of the table's columns, a number that counts itself left out."""
+    """Put in rows whose values stand in the order of the table's columns, a number that counts itself left out.
+
+    Where a row is refused, rows before it may stand: the caller gives its transaction up.
+    Raises: DBAPIError as the library raises it, IntegrityError for a row that is refused.
+    """
     if connection.dialect.name != "sqlite":
         if rows:
             run(connection, _insert_text(table, 1), rows)
         return
     # Many rows a statement: SQLite gives the interpreter's lock away at each step, and the thread would wait for it each time.
+    # OR FAIL, because to be able to take such a statement back alone, SQLite copies every page it touches to another file first.
     start = 0
     for width in _ROWS_PER_STATEMENT:
         while len(rows) - start >= width:
-            run(connection, _insert_text(table, width), tuple(chain.from_iterable(rows[start : start + width])))
+            run(connection, _insert_text(table, width, "INSERT OR FAIL"), tuple(chain.from_iterable(rows[start : start + width])))
             start += width

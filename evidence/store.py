@@ -125,7 +125,7 @@ def make_engine(url: str, *, readers: int) -> Engine:
         )
         event.listen(engine, "connect", _sqlite_pragmas)
         begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        event.listen(engine, "begin", lambda connection: run(connection, begin))
         return engine
     return create_engine(url, poolclass=QueuePool, pool_size=max(1, readers), max_overflow=0, pool_pre_ping=bool(readers))
 
