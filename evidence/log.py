@@ -468,11 +468,13 @@ def _signed(origin: str, tree: LogTree, signer: Signer, at_s: int) -> str:
 def _prove(outcomes: Sequence[Outcome], state: LogState) -> None:
     """Put into each new item's outcome its path in the tree that was just signed."""
     checkpoint = state.checkpoint
-    for outcome in outcomes:
-        if isinstance(outcome, Sealed) and checkpoint is not None:
-            outcome.path = tuple(state.sm3.inclusion_path(outcome.leaf_index))
-            outcome.size = state.size
-            outcome.note = checkpoint.note
+    sealed = [outcome for outcome in outcomes if isinstance(outcome, Sealed)]
+    if checkpoint is None or not sealed:
+        return
+    for outcome, path in zip(sealed, state.sm3.inclusion_paths(sealed[0].leaf_index), strict=True):
+        outcome.path = path
+        outcome.size = state.size
+        outcome.note = checkpoint.note
 
 
 def _deliver(calls: list[_Call], failure: BaseException | None) -> None:

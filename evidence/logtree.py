@@ -72,6 +72,11 @@ class LogTree:
         with self._lock:
             return self._tree.inclusion_path(index, size)
 
+    def inclusion_paths(self, start: int) -> list[tuple[bytes, ...]]:
+        """The paths of leaves `start` and onward at the present size. Raises: Malformed if there are not that many leaves."""
+        with self._lock:
+            return self._tree.inclusion_paths(start)
+
     def consistency_path(self, old_size: int, new_size: int | None = None) -> list[bytes]:
         """The RFC 9162 path between two sizes. Raises: Malformed if there are no such sizes."""
         with self._lock:

@@ -23,6 +23,7 @@ from models.nodes import (
     hash_at,
     path_from,
     right_edge,
+    split,
 )
 
 TILE_HEIGHT = 8
@@ -195,6 +196,8 @@ class TiledTree:
         return self
 
     def _levels_of(self, level: int, index: int) -> Sequence[bytes | bytearray]:
+        if index == self.size >> (TILE_HEIGHT * (level + 1)):
+            return self._open[level]
         levels = self._full.get((level, index))
         if levels is None:
             data = self._fresh.get((level, index)) or self._read(level, index, TILE_WIDTH)
@@ -208,11 +211,21 @@ class TiledTree:
         """The hash of a complete node of the tree."""
         tile_level, inner = divmod(level, TILE_HEIGHT)
         place = index >> (TILE_HEIGHT - inner)
-        if place == self.size >> (TILE_HEIGHT * (tile_level + 1)):
-            found: bytes | bytearray = self._open[tile_level][inner]
-        else:
-            found = self._levels_of(tile_level, place)[inner]
+        found = self._levels_of(tile_level, place)[inner]
         return hash_at(found, (index & ((TILE_WIDTH >> inner) - 1)) * DIGEST_BYTES)[0]
+
+    def _nodes(self, level: int, start: int, stop: int) -> list[bytes]:
+        """The hashes of the complete nodes [start, stop) of a level."""
+        tile_level, inner = divmod(level, TILE_HEIGHT)
+        width = TILE_WIDTH >> inner
+        found: list[bytes] = []
+        while start < stop:
+            place, at = divmod(start, width)
+            end = min(stop, start - at + width)
+            levels = self._levels_of(tile_level, place)
+            found += split(bytes(levels[inner][at * DIGEST_BYTES : (at + end - start) * DIGEST_BYTES]))
+            start = end
+        return found
 
     def _edge_at(self, size: int) -> list[bytes]:
         edge = self._edges.get(size)
@@ -241,6 +254,26 @@ class TiledTree:
         check_sizes(0, size, self.size)
         check_index(index, size)
         return path_from(self._node, self._edge_at(size), 0, index, size - 1)
+
+    def inclusion_paths(self, start: int) -> list[tuple[bytes, ...]]:
+        """The inclusion paths of leaves `start` and onward in the tree of all leaves, each as `inclusion_path` gives it.
+
+        Raises: Malformed unless start ≤ number of leaves.
+        """
+        check_sizes(start, self.size, self.size)
+        if start == self.size:
+            return []
+        edge, last = self._edge_at(self.size), self.size - 1
+        paths: list[tuple[bytes, ...]] = [()]
+        # From the root down: what the paths of two siblings share is made once.
+        for level in reversed(range(last.bit_length())):
+            first, final = start >> level, last >> level
+            even, shared, above = first & ~1, first >> 1, paths
+            nodes, paths = [*self._nodes(level, even, final), edge[level]], []
+            for index in range(first, final + 1):
+                sibling, rest = (index ^ 1) - even, above[(index >> 1) - shared]
+                paths.append((nodes[sibling], *rest) if sibling < len(nodes) else rest)
+        return paths
 
     def consistency_path(self, old_size: int, new_size: int | None = None) -> list[bytes]:
         """The consistency path between the trees of the first `old_size` and `new_size` leaves.

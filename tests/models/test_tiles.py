@@ -71,6 +71,15 @@ def test_tree_gives_the_whole_trees_answers_and_again_when_opened_anew(size: int
                 agrees(each, earlier, index, index + 1)
 
 
+@pytest.mark.parametrize("size", EDGES)
+def test_paths_of_the_newest_leaves_are_those_of_each_alone(size: int) -> None:
+    tree, store = filled(size)
+    for each in (tree, TiledTree(size, store.read)):
+        for start in {max(0, size - count) for count in (0, 1, 2, 3, 64, 255, 256, 257, 800)}:
+            alone = [tuple(WHOLE.inclusion_path(index, size)) for index in range(start, size)]
+            assert each.inclusion_paths(start) == alone
+
+
 @settings(max_examples=25)
 @given(st.lists(st.sampled_from([0, 1, 2, 3, 254, 255, 256, 257, 700, 5000]), max_size=12), st.data())
 def test_tree_grown_in_any_batches_is_the_whole_tree(batches: list[int], data: st.DataObject) -> None:
@@ -171,6 +180,8 @@ def test_refuses_to_prove_what_is_not_there() -> None:
     for act in (
         lambda: tree.inclusion_path(10),
         lambda: tree.inclusion_path(-1),
+        lambda: tree.inclusion_paths(11),
+        lambda: tree.inclusion_paths(-1),
         lambda: tree.inclusion_path(3, 3),
         lambda: tree.inclusion_path(3, 11),
         lambda: tree.root(11),
