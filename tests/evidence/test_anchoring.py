@@ -16,7 +16,7 @@ from homes import business, file_submission, preserve, preserved, serving, setti
 from chain_gateway.port import ChainGateway, ChainUnavailable, open_gateway
 from chain_gateway.relay import Fault, GatewayRelay
 from clock import ManualClock
-from evidence import anchors
+from evidence import anchoring, anchors
 from evidence.anchoring import PROMISE_SHARE, due
 from evidence.bootstrap import Service
 from evidence.chain import Chain
@@ -90,7 +90,8 @@ async def test_item_goes_onto_the_chain_at_once_while_the_clock_stands_still(tmp
         assert await service.anchoring.wait_final(answer.leaf_index, 30) == "final"
 
 
-async def test_batch_waits_for_its_interval_or_its_number_of_items(tmp_path: Path) -> None:
+async def test_batch_waits_for_its_interval_or_its_number_of_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchoring, "_HEAD_POLL_S", 3600.0)  # so that only the number of items can wake the chain
     settings = settings_of(tmp_path / "home", anchor_mode=AnchorMode.BATCH, anchor_interval_s=60, anchor_max_items=4)
     clock = ManualClock()
     async with serving(settings, clock) as service:
