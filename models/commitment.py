@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from json.encoder import JSONEncoder, encode_basestring
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from models import libcrypto
 from models.canonical import JSONValue, b64, b64u, canonical_text, parse_canonical, quoted, unb64, unb64u
 from models.digest import Algorithm, Pair, hasher, unhex
-from models.errors import Malformed, Unknown, VerificationError
+from models.errors import Malformed, SigningUnavailable, Unknown, VerificationError
 from models.merkle import flat, leaf_hash, leaf_hashes, root, subset_path, verify_subset
 from models.names import check_format
 from models.template import StageTemplate, Template
@@ -37,11 +39,11 @@ _ECB = modes.ECB()  # noqa: S305 - of distinct counters: this is the keystream o
 _COUNTERS = b"".join(number.to_bytes(SALT_BYTES) for number in range(512))
 _encode_sorted = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_LEAF = f'["{TAG}","%b%b%b]'.encode()
 _URL = bytes.maketrans(b"+/", b"-_")
 
 
-@dataclass(frozen=True, slots=True)
-class StageCommitment:
+class StageCommitment(NamedTuple):
     """A stage as committed: the d of each field in order, its flat salt, and `pair` = (StageHash, twin)."""
 
     name: str
@@ -125,14 +127,28 @@ def salts(key: bytes, count: int) -> list[bytes]:
 
 
 def _keystream(key: bytes, first: int, count: int) -> bytes:
-    encryptor = Cipher(algorithms.SM4(key), _ECB).encryptor()
-    return encryptor.update(_COUNTERS[first * SALT_BYTES : (first + count) * SALT_BYTES])
+    return _sm4()(key, _COUNTERS[first * SALT_BYTES : (first + count) * SALT_BYTES])
 
 
-def _salt_texts(stream: bytes) -> list[str]:
+@cache
+def _sm4() -> Callable[[bytes, bytes], bytes]:
+    """SM4 of blocks under a key used for them only: by libcrypto, or where there is none by `cryptography` in twice the time."""
+    try:
+        library = libcrypto.load()
+        library.sm4(bytes(_KEY_BYTES), b"")
+    except SigningUnavailable:
+        return _portable_sm4
+    return library.sm4
+
+
+def _portable_sm4(key: bytes, blocks: bytes) -> bytes:
+    return Cipher(algorithms.SM4(key), _ECB).encryptor().update(blocks)
+
+
+def _salt_texts(stream: bytes) -> list[bytes]:
     """The b64u of each salt: two zero bytes after each make 18, whose first 22 characters of 24 are the salt's own."""
     padded = b"\0\0".join([stream[start : start + SALT_BYTES] for start in range(0, len(stream), SALT_BYTES)]) + b"\0\0"
-    text = b2a_base64(padded, newline=False).translate(_URL).decode("ascii")
+    text = b2a_base64(padded, newline=False).translate(_URL)
     return [text[start : start + 22] for start in range(0, len(text), 24)]
 
 
@@ -144,7 +160,10 @@ def _value_text(value: JSONValue) -> str:
         return "null"
     if type(value) is int:
         return str(value)
-    text = _encode_sorted(value)
+    if type(value) is dict:
+        text = "{" + ",".join([f"{encode_basestring(name)}:{_value_text(value[name])}" for name in sorted(value)]) + "}"
+    else:
+        text = _encode_sorted(value)
     # Sorted by code points, which is JCS order but where a member's name holds a character beyond U+FFFF.
     return text if text.isascii() or not _ASTRAL.search(text) else canonical_text(value)
 
@@ -173,7 +192,7 @@ def commit(
             continue
         texts = _salt_texts(_keystream(key, stage.start, len(stage.fields)))
         leaves = [
-            f'["{TAG}","{salt}{frame}{_value_text(values.get(field.name))}]'.encode()
+            _LEAF % (salt, frame, _value_text(values.get(field.name)).encode())
             for salt, frame, field in zip(texts, stage.frames, stage.fields, strict=True)
         ]
         flat_key = keyed.digest(f'["cz-flat/1",{context},{encode_basestring(stage.name)}]'.encode())[:_KEY_BYTES]

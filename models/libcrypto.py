@@ -1,8 +1,9 @@
 """SM2 with SM3 through the EVP interface of OpenSSL's libcrypto (≥ 3.0): the one binding to it.
 
 `cryptography` offers no SM2, so the library is bound here by ctypes, and nothing but what signing
-and verifying need. The user id is set on every operation: OpenSSL without one uses an empty id,
-and such signatures verify nowhere else. No nonce state is held: a process may fork at any time.
+and verifying need; and SM4 of a few blocks, whose set-up there costs several times the blocks. The
+user id is set on every operation: OpenSSL without one uses an empty id, and such signatures verify
+nowhere else. No nonce state is held: a process may fork at any time.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import ctypes.util
 import threading
 import weakref
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_size_t, c_ulong, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
 from functools import lru_cache
 from typing import Any
 
 from models.errors import Malformed, SigningUnavailable
 
 PUBLIC_KEY_BYTES = 65
+SM4_BYTES = 16
 _SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d034200")
 _OLDEST = 0x30000000
 _MAX_DER_BYTES = 72
@@ -35,12 +37,16 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "BIO_new_mem_buf": (c_void_p, (c_char_p, c_int)),
     "BIO_s_secmem": (c_void_p, ()),
     "ERR_clear_error": (None, ()),
+    "EVP_CIPHER_CTX_free": (None, (c_void_p,)),
+    "EVP_CIPHER_CTX_new": (c_void_p, ()),
     "EVP_CIPHER_fetch": (c_void_p, (c_void_p, c_char_p, c_char_p)),
     "EVP_CIPHER_free": (None, (c_void_p,)),
+    "EVP_Cipher": (c_int, (c_void_p, c_char_p, c_char_p, c_uint)),
     "EVP_DigestSign": (c_int, (c_void_p, c_char_p, POINTER(c_size_t), c_char_p, c_size_t)),
     "EVP_DigestSignInit": (c_int, (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)),
     "EVP_DigestVerify": (c_int, (c_void_p, c_char_p, c_size_t, c_char_p, c_size_t)),
     "EVP_DigestVerifyInit": (c_int, (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)),
+    "EVP_EncryptInit_ex2": (c_int, (c_void_p, c_void_p, c_char_p, c_char_p, c_void_p)),
     "EVP_MD_CTX_free": (None, (c_void_p,)),
     "EVP_MD_CTX_new": (c_void_p, ()),
     "EVP_MD_CTX_set_pkey_ctx": (None, (c_void_p, c_void_p)),
@@ -95,6 +101,7 @@ class Libcrypto:
             raise SigningUnavailable("libcrypto is too old: expected OpenSSL 3.0 or later")
         self.path = path
         self._library = library
+        self._sm4 = library.EVP_CIPHER_fetch(None, b"SM4-ECB", None)
         self._sm3 = library.EVP_MD_fetch(None, b"SM3", None)
         context = library.EVP_PKEY_CTX_new_from_name(None, b"SM2", None)
         library.EVP_PKEY_CTX_free(context)
@@ -110,6 +117,10 @@ class Libcrypto:
         self._key_context_free = quick.EVP_PKEY_CTX_free
         self._set_id = quick.EVP_PKEY_CTX_set1_id
         self._clear_error = quick.ERR_clear_error
+        self._cipher_new = quick.EVP_CIPHER_CTX_new
+        self._cipher_free = quick.EVP_CIPHER_CTX_free
+        self._cipher_init = quick.EVP_EncryptInit_ex2
+        self._cipher = quick.EVP_Cipher
 
     def generate(self) -> Key:
         """A new key from OpenSSL's own generator."""
@@ -226,6 +237,25 @@ class Libcrypto:
             return bool(library.EVP_DigestVerify(context, der, len(der), message, len(message)) == 1)
         finally:
             self._release(context, key_context)
+
+    def sm4(self, key: bytes, blocks: bytes) -> bytes:
+        """Each block of 16 bytes encrypted by itself. Nothing of the key is kept.
+
+        Raises: Malformed if the key is not 16 bytes or `blocks` are not whole; SigningUnavailable if libcrypto has no SM4.
+        Source: GB/T 32907—2016.
+        """
+        size = len(blocks)
+        if len(key) != SM4_BYTES or size % SM4_BYTES:
+            raise Malformed(f"SM4 key or blocks have wrong length: expected {SM4_BYTES} bytes each")
+        buffer = ctypes.create_string_buffer(size)
+        context = self._cipher_new()
+        try:
+            if self._cipher_init(context, self._sm4, key, None, None) != 1 or self._cipher(context, buffer, blocks, size) != size:
+                self._clear_error()
+                raise SigningUnavailable("libcrypto cannot encrypt with SM4")
+        finally:
+            self._cipher_free(context)
+        return buffer.raw
 
     def _contexts(self, key: Key, user_id: bytes) -> tuple[int, int]:
         context = self._context_new()

@@ -86,8 +86,8 @@ class StageTemplate:
     fields: tuple[Field, ...]
     start: int
     by_name: Mapping[str, Field] = attribute(repr=False)
-    frames: tuple[str, ...] = attribute(repr=False)
-    """The text of each field's d between salt and value: made once, because every item of the template repeats it."""
+    frames: tuple[bytes, ...] = attribute(repr=False)
+    """The bytes of each field's d between salt and value: made once, because every item of the template repeats it."""
 
     def field(self, name: str) -> Field:
         """The field called `name`.
@@ -291,7 +291,7 @@ def _stage_of(name: str, required: bool, fields: tuple[Field, ...], start: int) 
     if len(by_name) != len(fields):
         raise Malformed(f"stage of the template has a field twice (stage {name})")
     stage_text = canonical_text(name)
-    frames = tuple(f'",{stage_text},{canonical_text(entry.name)},' for entry in fields)
+    frames = tuple(f'",{stage_text},{canonical_text(entry.name)},'.encode() for entry in fields)
     return StageTemplate(name, required, fields, start, by_name, frames)
 
 

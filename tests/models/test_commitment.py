@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_vectors import CLIENT_KEY, LOG, ORDER, SECRET, SUBMITTER, committed, field, template, vector
 
+from models import commitment, libcrypto
 from models.canonical import b64u, canonical
 from models.commitment import check_secret, commit, derive, hmac_sm3, salts
 from models.digest import Algorithm, Pair, digest, sm3
-from models.errors import Malformed
+from models.errors import Malformed, SigningUnavailable
 from models.evidence import Evidence, Statement
 from models.example import example
 from models.template import Template, builtin
@@ -104,8 +105,22 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 @settings(max_examples=200)
 @given(text=TEXTS, number=st.integers(1 - 2**53, 2**53 - 1), names=st.tuples(TEXTS, TEXTS, TEXTS))
 def test_fast_encoding_is_canonical_json_for_every_value(text: str, number: int, names: tuple[str, str, str]) -> None:
-    of = template(('甲"\\', [field("a"), field("b", "NUMBER"), field("c", "BOOLEAN"), field("d", "OBJECT_ARRAY"), field('e"\\')]))
-    values = {"a": text, "b": number, "c": True, "d": [{"z": text, "a": number}]}
+    of = template(
+        (
+            '甲"\\',
+            [
+                field("a"),
+                field("b", "NUMBER"),
+                field("c", "BOOLEAN"),
+                field("d", "OBJECT_ARRAY"),
+                field('e"\\'),
+                field("f", "FILE_OBJECT"),
+            ],
+        )
+    )
+    # U+1F600 comes before U+FF5E in the order of UTF-16, and after it in that of code points.
+    file = {"\uff5e": text, "\U0001f600": number, "z": False, "a": None, '"': {"b": [text], "a": 1}}
+    values = {"a": text, "b": number, "c": True, "d": [{"z": text, "a": number}], "f": file}
     try:
         canonical([text, *names])
     except Malformed:
@@ -115,10 +130,28 @@ def test_fast_encoding_is_canonical_json_for_every_value(text: str, number: int,
     key = derive(SECRET, "cz-salt/1", log, submitter, client_key)
     expected = [
         canonical(["cz-field/1", b64u(salt), '甲"\\', entry.name, values.get(entry.name)])
-        for salt, entry in zip(salts(key, 5), of.stages[0].fields, strict=True)
+        for salt, entry in zip(salts(key, 6), of.stages[0].fields, strict=True)
     ]
     assert list(made.leaves) == expected
     assert made.flat_salt == salts(derive(SECRET, "cz-flat/1", log, submitter, client_key, '甲"\\'), 1)[0]
+
+
+def test_commitment_is_the_same_where_no_libcrypto_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = builtin(ORDER)
+    stages = example(of, seed=b"p", client_key="k")["stages"]
+    made = committed(of, stages)
+    monkeypatch.setattr(libcrypto, "_USUAL_NAMES", ("nowhere.so",))
+    monkeypatch.setattr("ctypes.util.find_library", lambda _name: None)
+    libcrypto._loaded.cache_clear()
+    commitment._sm4.cache_clear()
+    try:
+        with pytest.raises(SigningUnavailable):
+            libcrypto.load()
+        assert committed(of, stages) == made
+    finally:
+        monkeypatch.undo()
+        libcrypto._loaded.cache_clear()
+        commitment._sm4.cache_clear()
 
 
 def test_field_not_given_has_the_same_kind_of_leaf_as_null() -> None:

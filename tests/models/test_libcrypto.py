@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import libcrypto, signature
 from models.errors import Malformed, SigningUnavailable, VerificationError
@@ -141,6 +144,40 @@ def test_verifying_goes_on_by_gmssl_where_libcrypto_has_no_sm2(monkeypatch: pyte
     assert signature.available_backend() is Backend.LIBCRYPTO
 
 
+def test_sm4_gives_the_published_vectors() -> None:
+    key = bytes.fromhex("0123456789abcdeffedcba9876543210")
+    assert load().sm4(key, key).hex() == "681edf34d206965e86b3e94f536e4246"
+    assert load().sm4(key, key * 2) == load().sm4(key, key) * 2
+
+
+@given(key=st.binary(min_size=16, max_size=16), count=st.integers(0, 512), data=st.binary(min_size=16, max_size=64))
+def test_sm4_is_that_of_a_second_implementation(key: bytes, count: int, data: bytes) -> None:
+    blocks = (data * (1 + 16 * count // len(data)))[: 16 * count]
+    theirs = Cipher(algorithms.SM4(key), modes.ECB()).encryptor().update(blocks)
+    assert load().sm4(key, blocks) == theirs
+
+
+@pytest.mark.parametrize(("key", "blocks"), [(b"k" * 15, b""), (b"k" * 17, bytes(16)), (b"k" * 16, bytes(15)), (b"", b"")])
+def test_sm4_refuses_key_and_blocks_that_are_not_whole(key: bytes, blocks: bytes) -> None:
+    with pytest.raises(Malformed, match="SM4"):
+        load().sm4(key, blocks)
+
+
+class WithoutSM4(Lacking):
+    """A libcrypto that has SM2 and no SM4."""
+
+    def __getattr__(self, name: str) -> object:
+        if name == "EVP_CIPHER_fetch":
+            return lambda *_: None
+        return getattr(self._library, name)
+
+
+def test_sm4_refuses_with_one_sentence_where_libcrypto_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", WithoutSM4)
+    with pytest.raises(SigningUnavailable, match="SM4"):
+        Libcrypto("libcrypto.so.3").sm4(bytes(16), bytes(16))
+
+
 def resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -156,6 +193,7 @@ def test_nothing_is_left_behind() -> None:
             library.verify(public, b"m", der, USER_ID)
             library.verify(public, b"n", der, USER_ID)
             library.private_key(library.to_pem(key))
+            library.sm4(der[:16], der[:64])
             with pytest.raises(Malformed):
                 library.public_key(b"\4" + bytes(64))
 
