@@ -195,13 +195,13 @@ class KeyStore:
     def _read(self, connection: Connection, items: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for start in range(0, len(items), _PER_QUERY):
-            for row in connection.execute(_READ, {"items": items[start : start + _PER_QUERY]}):
-                item = bytes(row.item)
+            for stored, month, wrapped in connection.execute(_READ, {"items": items[start : start + _PER_QUERY]}).all():
+                item = bytes(stored)
                 name = f"ev_{item.hex()[:8]}…"
-                if row.wrapped is None:
+                if wrapped is None:
                     raise Erased(f"secret was destroyed (evidence {name})")
-                wrap = self._wrapping.get(row.month)
-                secret = wrap.open(bytes(row.wrapped), aad=_aad(item), what=f"wrapped secret of evidence {name}")
+                wrap = self._wrapping.get(month)
+                secret = wrap.open(bytes(wrapped), aad=_aad(item), what=f"wrapped secret of evidence {name}")
                 if len(secret) != SECRET_BYTES:
                     raise VerificationError(f"stored secret has wrong length: expected {SECRET_BYTES} bytes (evidence {name})")
                 found[item] = secret

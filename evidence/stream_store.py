@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import (
     Boolean,
@@ -119,8 +120,7 @@ class DeclarationRow:
     keywords: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SliceRow:
+class SliceRow(NamedTuple):
     """One slice: where its item stands, its header, and what is kept of it; `object_id` names its file."""
 
     number: int
@@ -228,6 +228,8 @@ def add_slice(
 
 def _blob(value: object) -> bytes:
     """The bytes of a column. SQLite may hold anything: what is no bytes is taken by its text, and refused where it is judged."""
+    if type(value) is bytes:  # as nearly all are
+        return value
     return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value).encode("utf-8", "replace")
 
 
@@ -253,19 +255,8 @@ def slices(
     if limit is not None:
         query = query.limit(limit)
     return [
-        SliceRow(
-            found[0],
-            found[1],
-            bytes(found[2]),
-            found[3],
-            found[4],
-            found[5],
-            _blob(found[6]),
-            _optional(found[7]),
-            _optional(found[8]),
-            _optional(found[9]),
-        )
-        for found in connection.execute(query)
+        SliceRow(number, leaf, bytes(item), declared, at, lines, _blob(h), _optional(file), _optional(counts), _optional(hashes))
+        for number, leaf, item, declared, at, lines, h, file, counts, hashes in connection.execute(query).all()
     ]
 
 

@@ -7,14 +7,15 @@ asked, and every line that their positions demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from models.canonical import JSONValue, b64, b64u, canonical, quoted
+from models.canonical import JSONValue, b64, b64_each, b64u, canonical, quoted
 from models.counting import Counted
 from models.declaration import Declaration, EvidenceAlgorithm
+from models.digest import DIGEST_BYTES
 from models.errors import Malformed
 from models.extraction import Rule, Trie, cell_of, label_of, trie_of
 from models.keywords import keyword_proof, shown_ranks
@@ -23,7 +24,7 @@ from models.levels import kept_size, subset_from
 from models.merkle import leaf_hashes, subset_path
 from models.question import AskedValue, Question
 from models.record import Buffer
-from models.salting import CONTENT_SALT, INDEX_SALT, salt, salts, slice_flat_salt, slice_key
+from models.salting import CONTENT_SALT, INDEX_SALT, salts_at, slice_flat_salt, slice_key
 from models.slice import Kind, SliceHeader, line_leaves
 
 QUERY: Final = "stream/query.json"
@@ -36,7 +37,6 @@ LINES: Final = "stream/lines.jsonl"
 MAX_LINE_BYTES: Final = 4 << 20
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_NOTES: Final = 64
-_FEW: Final = 4
 
 
 def whole_slice_name(number: int) -> str:
@@ -298,37 +298,51 @@ class Answering:
         if not self._ranks:
             return []
         number, declaration = header.number, self._used[-1].declaration
-        hashed = declaration.index == EvidenceAlgorithm.HASH
-        kept = None if hashed else self._holdings.index_levels(number)
-        if kept is not None and len(kept) != kept_size(declaration.keywords_size):
-            kept = None
-        wanted = self._ranks if kept is not None else list(range(declaration.keywords_size))
-        counted = dict(zip(wanted, self._holdings.counted(number, wanted), strict=True))
-        leaves = self._index_leaves(number, counted)
-        shown = wanted if hashed else self._ranks
-        tail, path = "", ""
-        if hashed:
-            secret = self._holdings.secret(number)
-            tail = f',"salt":"{b64u(slice_flat_salt(secret, declaration.stream_id, number, INDEX_SALT))}"'
+        kept = None if declaration.index == EvidenceAlgorithm.HASH else self._holdings.index_levels(number)
+        if kept is not None and len(kept) == kept_size(declaration.keywords_size):
+            return self._show_kept(number, kept)
+        return self._show_counted(number, declaration)
+
+    def _show_kept(self, number: int, kept: bytes) -> list[int]:
+        """From the hashes that are kept: by its own a leaf is known to say zero, so that counts are opened only of hits."""
+        ranks, keywords = self._ranks, self._used[-1].keywords
+        drawn = self._index_salts(number, ranks)
+        leaves = [index_leaf(one, Counted(keywords[rank], 0, [])) for rank, one in zip(ranks, drawn, strict=True)]
+        found: list[list[tuple[int, int]]] = [[] for _ in ranks]
+        at = DIGEST_BYTES
+        if leaf_hashes(leaves) != [kept[rank * at : (rank + 1) * at] for rank in ranks]:
+            counted = self._holdings.counted(number, ranks)
+            leaves = list(map(index_leaf, drawn, counted))
+            found = [entry.lines for entry in counted]
+            for place, entry in zip(self._asked, counted, strict=True):
+                self._counts[place] += entry.n
+        self._out_index(number, zip(ranks, leaves, strict=True), subset_from(kept, len(keywords), ranks))
+        return self._question.demanded(found) if any(found) else []
+
+    def _show_counted(self, number: int, declaration: Declaration) -> list[int]:
+        """From the counts of all keywords, each leaf of which is made anew."""
+        everything = range(declaration.keywords_size)
+        counted = self._holdings.counted(number, everything)
+        leaves = list(map(index_leaf, self._index_salts(number, everything), counted))
+        if declaration.index == EvidenceAlgorithm.HASH:
+            flat_salt = slice_flat_salt(self._holdings.secret(number), declaration.stream_id, number, INDEX_SALT)
+            self._out_index(number, enumerate(leaves), [], f',"salt":"{b64u(flat_salt)}"')
         else:
-            nodes = subset_path(leaf_hashes(leaves.values()), shown) if kept is None else subset_from(
-                kept, declaration.keywords_size, shown
-            )  # fmt: skip
-            path = ",".join([f'"{b64(node)}"' for node in nodes])
-        # Written out, because there is one a slice and the general encoder costs as much as all the rest.
-        rows = ",".join([f"[{rank},{quoted(leaves[rank].decode())}]" for rank in shown])
-        self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":[{path}]{tail}}}'.encode())
+            shown = [(rank, leaves[rank]) for rank in self._ranks]
+            self._out_index(number, shown, subset_path(leaf_hashes(leaves), self._ranks))
         for place, rank in zip(self._asked, self._ranks, strict=True):
             self._counts[place] += counted[rank].n
         return self._question.demanded([counted[rank].lines for rank in self._ranks])
 
-    def _index_leaves(self, number: int, counted: Mapping[int, Counted]) -> dict[int, bytes]:
-        """The index leaves of a slice at these ranks: few salts are drawn one by one, many at once."""
-        key = slice_key(self._holdings.secret(number), "cz-index/1", self._question.stream_id, number)
-        if len(counted) <= _FEW:
-            return {rank: index_leaf(salt(key, rank), entry) for rank, entry in counted.items()}
-        drawn = salts(key, max(counted) + 1)
-        return {rank: index_leaf(drawn[rank], entry) for rank, entry in counted.items()}
+    def _out_index(self, number: int, leaves: Iterable[tuple[int, bytes]], proof: Sequence[bytes], tail: str = "") -> None:
+        # Written out, because there is one a slice and the general encoder costs as much as all the rest.
+        rows = ",".join([f"[{rank},{quoted(leaf.decode())}]" for rank, leaf in leaves])
+        path = ",".join([f'"{node}"' for node in b64_each(proof)])
+        self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":[{path}]{tail}}}'.encode())
+
+    def _index_salts(self, number: int, ranks: Sequence[int]) -> list[bytes]:
+        """The salts of the index leaves of a slice at these ranks."""
+        return salts_at(slice_key(self._holdings.secret(number), "cz-index/1", self._question.stream_id, number), ranks)
 
     def _show_value(self, header: Held, asked: AskedValue) -> list[int]:
         found = self._used[-1].declaration.rule(asked.rule)

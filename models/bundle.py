@@ -148,6 +148,35 @@ def _check_name(name: str, size: int, kind: str, totals: dict[_Rule, int]) -> No
         raise Malformed(f"file in the bundle is empty ({name})")
 
 
+class _Limits:
+    """What the files of one bundle may be called and hold, each and all together: told of them one after the other."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._totals: dict[_Rule, int] = {}
+        self._bytes = self._values = 0
+
+    def take(self, name: str, data: memoryview | bytes) -> None:
+        """Pass one more file. Raises: Malformed."""
+        _check_name(name, len(data), self._kind, self._totals)
+        if not _BULK.fullmatch(name):
+            self._bytes += len(data)
+            self._values += _check_work(name, data) if name.endswith(".json") else 0
+            if self._bytes > MAX_TOTAL_BYTES or self._values > MAX_TOTAL_VALUES:
+                raise Malformed(f"bundle holds too much: expected at most {MAX_TOTAL_BYTES} bytes and {MAX_TOTAL_VALUES} values")
+
+
+def _check_kind(kind: JSONValue) -> None:
+    if kind not in KINDS:
+        raise Malformed("manifest names an unknown kind: expected item, transaction or answer")
+
+
+def _check_size(manifest: memoryview | bytes) -> None:
+    if len(manifest) > MAX_JSON_BYTES:
+        raise Malformed(f"manifest is too long: expected at most {MAX_JSON_BYTES} bytes")
+    _check_work(MANIFEST, manifest)
+
+
 def _check_names(names: list[str], kind: str) -> None:
     """The numbers of every folder go from 0 without gap, and what belongs together is there together."""
     found: dict[str, dict[int, set[str]]] = {}
@@ -226,9 +255,13 @@ def pack(files: Mapping[str, bytes], kind: str) -> bytes:
     Raises: Malformed if a name or size is none that `unpack` accepts.
     Source: formats §6.1, §6.2.
     """
-    data = encode({MANIFEST: manifest_of(files, kind), **files})
-    unpack(data)
-    return data
+    manifest, limits = manifest_of(files, kind), _Limits(kind)
+    _check_kind(kind)
+    _check_size(manifest)
+    for name in sorted(files, key=_order):
+        limits.take(name, files[name])
+    _check_names(list(files), kind)
+    return encode({MANIFEST: manifest, **files})
 
 
 def unpack(data: bytes) -> Bundle:
@@ -243,28 +276,19 @@ def unpack(data: bytes) -> Bundle:
     manifest = views.pop(MANIFEST, None)
     if manifest is None:
         raise Malformed("bundle has no manifest: expected manifest.json first")
-    if len(manifest) > MAX_JSON_BYTES:
-        raise Malformed(f"manifest is too long: expected at most {MAX_JSON_BYTES} bytes")
-    _check_work(MANIFEST, manifest)
+    _check_size(manifest)
     value = parse_canonical(bytes(manifest), max_bytes=MAX_JSON_BYTES, what="manifest")
     check_format(value, "cz")
     listed, _, kind = members(value, "files format kind", "manifest")
-    if kind not in KINDS:
-        raise Malformed("manifest names an unknown kind: expected item, transaction or answer")
+    _check_kind(kind)
     if not isinstance(listed, list) or len(listed) != len(views):
         raise Malformed("manifest does not list the files of the bundle, each once and in order")
-    total_values = total_bytes = 0
-    totals: dict[_Rule, int] = {}
+    limits = _Limits(kind)
     for entry, (name, view) in zip(listed, views.items(), strict=True):
         stated, sha256_hex, size, sm3_hex = members(entry, "name sha256 size sm3", "file of the manifest")
         if stated != name or isinstance(size, bool) or size != len(view):
             raise Malformed(f"manifest does not agree with the file at its place ({name})")
-        _check_name(name, len(view), kind, totals)
-        if not _BULK.fullmatch(name):
-            total_bytes += len(view)
-            total_values += _check_work(name, view) if name.endswith(".json") else 0
-            if total_bytes > MAX_TOTAL_BYTES or total_values > MAX_TOTAL_VALUES:
-                raise Malformed(f"bundle holds too much: expected at most {MAX_TOTAL_BYTES} bytes and {MAX_TOTAL_VALUES} values")
+        limits.take(name, view)
         _check_digests(view, Pair.from_json({"sha256": sha256_hex, "sm3": sm3_hex}), name)
     _check_names(list(views), kind)
     return Bundle(kind, Files(views))

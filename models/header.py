@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from json import loads
 from typing import Any
 
-from models.anchor import block_refs
+from models.anchor import BlockRef, block_refs
 from models.digest import Pair, pair
 from models.errors import Malformed
 from models.extraction import rule_pairs
@@ -30,26 +31,27 @@ def usual_header(data: bytes) -> tuple[Any, ...] | None:
         return None
     if int(size) > MAX_SLICE_BYTES or int(lines) > MAX_SLICE_RECORDS or int(pieces) > MAX_SLICE_RECORDS:
         return None
-    unhex = bytes.fromhex
+    # Times of digits that the pattern matched may still name no time that exists: ValueError.
+    unhex, moment = bytes.fromhex, datetime.fromisoformat
     try:
         return (
-            () if after == "[]" else block_refs(loads(after), what="after"),
+            _after(after),
             int(size),
             Pair(unhex(content), unhex(content2)),
             Pair(unhex(declaration), unhex(declaration2)),
             None,
-            None if first_time is None else _time(first_time),
+            None if first_time is None else moment(first_time),
             None if index is None else Pair(unhex(index), unhex(index2)),
             kind,
-            None if last_time is None else _time(last_time),
+            None if last_time is None else moment(last_time),
             int(lines),
-            None if next_by is None else _time(next_by),
+            None if next_by is None else moment(next_by),
             int(number),
             int(pieces),
             None if previous is None else Pair(unhex(previous), unhex(previous2)),
             None,
-            None if rules == "null" else rule_pairs(loads(rules)),
-            _time(created_at),
+            () if rules == "[]" else None if rules == "null" else rule_pairs(loads(rules)),
+            moment(created_at),
             Position(int(end_epoch), int(end)),
             Position(int(start_epoch), int(start)),
             stream_id,
@@ -60,6 +62,7 @@ def usual_header(data: bytes) -> tuple[Any, ...] | None:
         return None
 
 
-def _time(text: str) -> datetime:
-    """The time of digits that the pattern matched. Raises: ValueError if no such time exists."""
-    return datetime.fromisoformat(text + "+00:00")
+@lru_cache(maxsize=8)
+def _after(text: str) -> tuple[BlockRef, ...]:
+    """The blocks of a list that the pattern matched: slice after slice names the same ones. Raises: Malformed."""
+    return block_refs(loads(text), what="after")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed
-from models.nodes import CORE, node_hash
+from models.nodes import CORE, NODE_CONTEXT, node_hash
 
 
 def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -58,6 +58,51 @@ def _places(size: int, wanted: tuple[int, ...]) -> tuple[int, ...]:
             yield from walk(middle, end, cut, high)
 
     return tuple(walk(0, size, 0, len(wanted)))
+
+
+@lru_cache(maxsize=256)
+def _steps(size: int, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The walk of `merkle.verify_subset` as steps over a stack: the next of the proof, the next leaf, or the top two joined."""
+
+    def walk(start: int, end: int, low: int, high: int) -> Iterator[int]:
+        if low == high:
+            yield _PROOF
+        elif end - start == 1:
+            yield _LEAF
+        else:
+            middle = start + (1 << ((end - start - 1).bit_length() - 1))
+            cut = bisect_left(wanted, middle, low, high)
+            yield from walk(start, middle, low, cut)
+            yield from walk(middle, end, cut, high)
+            yield _JOIN
+
+    return tuple(walk(0, size, 0, len(wanted)))
+
+
+_PROOF, _LEAF, _JOIN = range(3)
+
+
+def proof_length(size: int, wanted: tuple[int, ...]) -> int:
+    """How many hashes prove the leaves at `wanted`, ascending and below `size`, to stand in a tree of `size` leaves."""
+    return _steps(size, wanted).count(_PROOF)
+
+
+def subset_root(size: int, wanted: tuple[int, ...], leaves: Iterable[bytes], proof: Iterable[bytes]) -> bytes:
+    """The root to which leaf hashes at `wanted` and their proof lead: that which `merkle.verify_subset` compares.
+
+    Shapes: `wanted` ascending and below `size`, as many `leaves` in their order, `proof_length` hashes of 32 bytes.
+    """
+    leaf, node, copy = iter(leaves).__next__, iter(proof).__next__, NODE_CONTEXT[Algorithm.SM3].copy
+    stack: list[bytes] = []
+    push, pop = stack.append, stack.pop
+    for step in _steps(size, wanted):
+        if step == _JOIN:
+            right, state = pop(), copy()
+            state.update(pop() + right)
+            push(state.digest())
+        else:
+            push(leaf() if step == _LEAF else node())
+    return pop()
 
 
 def kept_size(size: int) -> int:

@@ -8,12 +8,13 @@ general rules, which refuse. So nothing is accepted here that they would refuse.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _INT: Final = "(0|[1-9][0-9]{0,14})"
 _HEX: Final = '"([0-9a-f]{64})"'
 _PAIR: Final = rf'\{{"sha256":{_HEX},"sm3":{_HEX}\}}'
-_TIME: Final = r'"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3})Z"'
+_TIME: Final = r'"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z)"'
 _STREAM: Final = "[a-z0-9._-]{1,64}"
 _BLOCK: Final = r'\{"chain":"[a-z0-9][a-z0-9._-]{0,63}","hash":"(?:[0-9a-f]{2}){1,64}","height":(?:0|[1-9][0-9]{0,14})\}'
 _RULE: Final = r'\{"name":"[a-z0-9._-]{1,64}","sha256":"[0-9a-f]{64}","sm3":"[0-9a-f]{64}"\}'
@@ -30,9 +31,8 @@ HEADER: Final = re.compile(
 
 _B64U: Final = "[A-Za-z0-9_-]"
 _PLACE: Final = r"\[(?:0|[1-9][0-9]{0,5}),(?:0|[1-9][0-9]{0,8})\]"
-INDEX_LEAF: Final = re.compile(
-    rf'\["cz-index/1","{_B64U}{{22}}","{_B64U}{{1,342}}",(?:0|[1-9][0-9]{{0,14}}),\[(?:{_PLACE}(?:,{_PLACE})*+)?\]\]'
-)
+_PLACES: Final = rf"(?:{_PLACE}(?:,{_PLACE})*+)?"
+INDEX_LEAF: Final = re.compile(rf'\["cz-index/1","{_B64U}{{22}}","{_B64U}{{1,342}}",(?:0|[1-9][0-9]{{0,14}}),\[{_PLACES}\]\]')
 """An index leaf; its texts are base64 still to be read."""
 
 _LEAF: Final = r'\[(?:0|[1-9][0-9]{0,8}),"(?:[ !#-\[\]-~]|\\")*+"\]'
@@ -41,3 +41,21 @@ INDEX_ROW: Final = re.compile(
     rf'\{{"leaves":\[{_LEAF}(?:,{_LEAF})*+\],"number":(?:0|[1-9][0-9]{{0,14}}),"proof":\[(?:{_HASH}(?:,{_HASH})*+)?\]\}}'.encode()
 )
 """A row of the index with its proof; its hashes are base64 still to be read."""
+
+_SALT: Final = f"{_B64U}{{21}}[AQgw]"
+_DIGEST: Final = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]"
+
+
+def row_of_leaves(leaves: Sequence[tuple[int, str]], hashes: int) -> re.Pattern[bytes]:
+    """The form of a row of the index that shows the leaves of exactly these ranks and keywords, with a proof of so many hashes.
+
+    Its groups: of each leaf its text as it stands in the row, its n, its places; then the number, and the hashes from the first
+    to the last, `=","` between any two. Salts and hashes are base64 in its one form and of the right length.
+
+    Shapes: `leaves` as (rank, keyword in b64u), ranks ascending, at least one.
+    """
+    entries = ",".join(
+        rf'\[{rank},"(\[\\"cz-index/1\\",\\"{_SALT}\\",\\"{keyword}\\",{_INT},\[({_PLACES})\]\])"\]' for rank, keyword in leaves
+    )
+    proof = rf'"({_DIGEST}(?:=","{_DIGEST}){{{hashes - 1}}})="' if hashes else "()"
+    return re.compile(rf'\{{"leaves":\[{entries}\],"number":{_INT},"proof":\[{proof}\]\}}'.encode())

@@ -37,7 +37,8 @@ class _Ordered(dict[str, None]):
     """A set of sentences in the order in which they were first said."""
 
     def add(self, sentence: str) -> None:
-        self[_plain(sentence)] = None
+        if sentence not in self:
+            self[_plain(sentence)] = None
 
     def update_all(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
@@ -67,13 +68,7 @@ class Trying:
         if not isinstance(error, EvidenceError):
             return False
         self._attempt.holds = False
-        said = error.message + (f" ({self._where})" if self._where else "")
-        if isinstance(error, Unknown):
-            self._judge.undecided(self._unknown, said)
-        elif isinstance(error, Malformed | VerificationError):
-            self._judge.refused(self._number, said)
-        else:
-            self._judge.undecided(self._number, said)
+        self._judge.heard(self._number, error, self._where, unknown=self._unknown)
         return True
 
 
@@ -125,6 +120,16 @@ class Judge:
         An unknown version or algorithm is said by check `unknown` (2, unless told otherwise).
         """
         return Trying(self, number, where, unknown)
+
+    def heard(self, number: int, error: EvidenceError, where: str = "", *, unknown: int = _VERSIONS) -> None:
+        """What a part of check `number` raised becomes its word, as `trying` has it: for what is done of every slice."""
+        said = error.message + (f" ({where})" if where else "")
+        if isinstance(error, Unknown):
+            self.undecided(unknown, said)
+        elif isinstance(error, Malformed | VerificationError):
+            self.refused(number, said)
+        else:
+            self.undecided(number, said)
 
     def spend_signatures(self, count: int = 1) -> None:
         """Count signatures about to be verified.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import loads
 
 from evidence.checks.stream_matter import DeclaredCase, Matter, Rows, shown_keyword
 from evidence.checks.stream_recount import Recounted, Whole
@@ -12,10 +13,10 @@ from models.canonical import unb64, unb64u
 from models.counting import Boundary, count
 from models.declaration import Declaration, EvidenceAlgorithm
 from models.digest import Algorithm, Pair
-from models.errors import Undecided, VerificationError
+from models.errors import EvidenceError, Undecided, VerificationError
 from models.extraction import label_of, values_in, verify_value
-from models.leaf import open_index, open_line
-from models.merkle import flat, leaf_hash, verify_subset
+from models.leaf import occurrences, open_index, open_line
+from models.merkle import flat, leaf_hash, leaf_hashes, verify_subset
 from models.nodes import SALT_BYTES
 from models.record import Buffer, Record, counted_part
 from models.recount import check_pieces
@@ -64,22 +65,24 @@ class SliceLines:
         self._all_leaves = None
         self._recounted.expect()
         whole = self._recounted.whole_of(header, declared)
-        with self._judge.trying(28, header.slice_id):
+        try:
             self._check_rules(header, declared)
             if self._matter.question.value is not None:
                 found = self._value(header, declared)
             else:
-                found = self._index(header, declared, asked)
+                found = self._usual_index(header, declared, asked) or self._index(header, declared, asked)
+        except EvidenceError as error:
+            self._judge.heard(28, error, header.slice_id)
         if whole is not None:
             self._scan(header, declared, asked, whole, found)
         if found is None:
             self._skip(header)
             return
-        for (place, _), places in zip(asked.ranks or ((0, 0),), found, strict=False):
-            self.counts[place] += sum(n for _, n in places)
-            self.slices_with[place] += bool(places)
-        demanded = self._matter.question.demanded(found)
-        self._judge_lines(header, declared, asked, found, demanded)
+        if any(found):
+            for (place, _), places in zip(asked.ranks or ((0, 0),), found, strict=False):
+                self.counts[place] += sum(n for _, n in places)
+                self.slices_with[place] += bool(places)
+        self._judge_lines(header, declared, asked, found)
 
     def _skip(self, header: SliceHeader) -> None:
         """The index could not be used: the slice's lines are passed over, what was said stays said."""
@@ -122,9 +125,32 @@ class SliceLines:
 
     @staticmethod
     def _check_rules(header: SliceHeader, declared: DeclaredCase) -> None:
-        names = [each.rule.name for each in declared.declaration.rules]
-        if [name for name, _ in header.rules or ()] != names:
+        rules = declared.declaration.rules
+        if (rules or header.rules) and [name for name, _ in header.rules or ()] != [each.rule.name for each in rules]:
             raise VerificationError("slice has values of other rules than its declaration has")
+
+    def _usual_index(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> list[Places] | None:
+        """What `_index` gives for a row of the usual form with which all is well; None, and the row not taken, of any other."""
+        form = declared.usual_row(asked.ranks, self._matter.question.keywords)
+        row = None if form is None else self._rows[INDEX].usual(form.pattern)
+        if form is None or row is None or header.index is None:
+            return None
+        *entries, number, proof = row.groups()
+        leaves = [text.replace(b'\\"', b'"') for text in entries[::3]]
+        if int(number) != header.number or form.root(leaf_hashes(leaves), proof) != header.index.sm3:
+            return None
+        found: list[Places] = [[] for _ in leaves]
+        for at, (n, places) in enumerate(zip(entries[1::3], entries[2::3], strict=True)):
+            if places or n != b"0":
+                try:
+                    found[at] = occurrences(loads(b"[%b]" % places), int(n), "index leaf", lines=header.lines)
+                except VerificationError:
+                    return None  # said by the general rules
+        self._rows[INDEX].take()
+        if form.size == len(leaves):
+            self._all_leaves = leaves
+        self._judge.not_checked.add(UNSALTED)
+        return found
 
     def _index(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> list[Places] | None:
         if not asked.ranks:
@@ -183,9 +209,10 @@ class SliceLines:
 
     # --- 29, 30 ---------------------------------------------------------------------------------------------------------
 
-    def _judge_lines(
-        self, header: SliceHeader, declared: DeclaredCase, asked: Asked, found: Sequence[Places], demanded: Sequence[int]
-    ) -> None:
+    def _judge_lines(self, header: SliceHeader, declared: DeclaredCase, asked: Asked, found: Sequence[Places]) -> None:
+        demanded = self._matter.question.demanded(found) if any(found) else []
+        if not demanded and self._rows[LINES].is_behind(header.number):
+            return
         shown: list[tuple[int, str]] = []
         row = None
         hashed = declared.declaration.slice == EvidenceAlgorithm.HASH

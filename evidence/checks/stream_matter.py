@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from binascii import a2b_base64
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from json import loads
 
@@ -11,11 +12,13 @@ from evidence.checks.case import Case
 from models.answer import MAX_LINE_BYTES
 from models.canonical import JSONValue, b64u, members, parse_canonical, unb64
 from models.checkpoint import MAX_PATH_HASHES
-from models.declaration import Declaration
+from models.declaration import Declaration, EvidenceAlgorithm
+from models.digest import DIGEST_BYTES
 from models.errors import EvidenceError, Malformed, VerificationError
+from models.levels import proof_length, subset_root
 from models.question import Question
 from models.record import MAX_SLICE_RECORDS
-from models.usual import INDEX_ROW
+from models.usual import INDEX_ROW, row_of_leaves
 
 MAX_ROW_VALUES = 3 * MAX_SLICE_RECORDS + 64
 """Values in one row, apart from what stands inside its texts: as many as a slice shown whole has, and no more."""
@@ -46,6 +49,41 @@ class DeclaredCase:
     indexed: bool = False
     """Of a value: whether the declaration has the rule, and the value's cell is proven."""
     preserved: bool = False
+    _usual: tuple[tuple[tuple[int, int], ...], UsualRow | None] | None = None
+
+    def usual_row(self, ranks: tuple[tuple[int, int], ...], keywords: Sequence[bytes]) -> UsualRow | None:
+        """The usual form of a row of the index under this declaration; None where rows have another."""
+        if self._usual is None or self._usual[0] != ranks:
+            self._usual = ranks, UsualRow.of(self.declaration, ranks, keywords)
+        return self._usual[1]
+
+
+@dataclass(frozen=True, slots=True)
+class UsualRow:
+    """The form that almost every row of the index has: what it matches need not be read, and its proof is walked as all others.
+
+    Shapes: `wanted` the ranks asked, ascending; `size` how many keywords are declared.
+    """
+
+    pattern: re.Pattern[bytes]
+    size: int
+    wanted: tuple[int, ...]
+
+    @classmethod
+    def of(cls, declaration: Declaration, ranks: Sequence[tuple[int, int]], keywords: Sequence[bytes]) -> UsualRow | None:
+        """The form under a declaration, `ranks` being (place in the question, rank in K); None if the list is shown whole."""
+        wanted, size = tuple(rank for _, rank in ranks), declaration.keywords_size
+        if not wanted or list(wanted) != sorted(set(wanted)) or wanted[-1] >= size or declaration.index == EvidenceAlgorithm.HASH:
+            return None
+        texts = [(rank, b64u(keywords[place])) for place, rank in ranks]
+        return cls(row_of_leaves(texts, proof_length(size, wanted)), size, wanted)
+
+    def root(self, leaves: Sequence[bytes], proof: bytes) -> bytes:
+        """The root to which the leaf hashes and the proof of a row lead, the proof as the pattern gives it."""
+        # Each hash with A in place of its padding is 44 characters, which are its 32 bytes and a zero.
+        raw = a2b_base64(proof.replace(b'=","', b"A") + b"A") if proof else b""
+        path = [raw[at : at + DIGEST_BYTES] for at in range(0, len(raw), DIGEST_BYTES + 1)]
+        return subset_root(self.size, self.wanted, leaves, path)
 
 
 @dataclass(slots=True)
@@ -71,33 +109,64 @@ class Rows:
         self._name = name
         self._check = number
         self._lines: Iterator[bytes] = case.files.lines(name, limit=MAX_LINE_BYTES) if name in case.files else iter(())
+        self._line: bytes | None = None
+        """The next row as it stands, neither read nor taken yet."""
         self._ahead: dict[str, JSONValue] | None = None
+        """The next row read, but not taken yet."""
+        self._ended = False
         self.broken = False
+
+    def _next_line(self) -> bytes | None:
+        """The next row as it stands, its reading counted; None at the end."""
+        if self._line is None:
+            line = self._line = next(self._lines, None)
+            self._ended = line is None
+            if line is not None:
+                values = line.count(b",") + line.count(b"[") + line.count(b"{")
+                self._case.judge.spend(VALUE_COST * values + len(line) / BYTES_READ)
+                if values > MAX_ROW_VALUES:
+                    bare = _STRING.sub(b"", line)
+                    if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MAX_ROW_VALUES:
+                        raise Malformed(f"row holds too many values: expected at most {MAX_ROW_VALUES}")
+        return self._line
 
     def _read(self) -> dict[str, JSONValue] | None:
         """The next row, not yet taken; None at the end, or once a row could not be read."""
         if self._ahead is not None or self.broken:
             return self._ahead
         try:
-            line = next(self._lines, None)
+            line = self._next_line()
             if line is not None:
-                self._ahead = self._parsed(line)
+                self._ahead, self._line = self._parsed(line), None
         except EvidenceError:
             self.broken = True
             raise
         return self._ahead
 
-    def _parsed(self, line: bytes) -> dict[str, JSONValue]:
-        values = line.count(b",") + line.count(b"[") + line.count(b"{")
-        self._case.judge.spend(VALUE_COST * values + len(line) / BYTES_READ)
-        if values > MAX_ROW_VALUES:
-            bare = _STRING.sub(b"", line)
-            if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MAX_ROW_VALUES:
-                raise Malformed(f"row holds too many values: expected at most {MAX_ROW_VALUES}")
+    @staticmethod
+    def _parsed(line: bytes) -> dict[str, JSONValue]:
         value = loads(line) if INDEX_ROW.fullmatch(line) else parse_canonical(line, max_bytes=MAX_LINE_BYTES, what="row")
         if not isinstance(value, dict):
             raise Malformed("row is not an object")
         return value
+
+    def usual(self, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """The next row, not taken, if it has that form: `take` takes it, else `next` or `of` reads it by the general rules.
+
+        Raises: as they do, for a row that cannot be read.
+        """
+        if self._ahead is not None or self.broken:
+            return None
+        try:
+            line = self._next_line()
+        except EvidenceError:
+            self.broken = True
+            raise
+        return None if line is None else form.fullmatch(line)
+
+    def take(self) -> None:
+        """Take the row that `usual` gave."""
+        self._line = None
 
     def next(self, names: str) -> dict[str, JSONValue]:
         """The next row, which has exactly the members `names`. Raises: VerificationError at the end; Malformed."""
@@ -128,6 +197,13 @@ class Rows:
             self._case.judge.refused(self._check, f"row of a slice that needs none, or out of order: {place} ({self._name})")
             row = self._read()
         return None
+
+    def is_behind(self, number: int) -> bool:
+        """Whether the next row is known to be of a later slice than `number`, or there is none any more."""
+        if self._ahead is None:
+            return self._ended and self._line is None
+        place = self._ahead.get("number")
+        return type(place) is int and place > number
 
     def close(self) -> None:
         """Nothing may be left over."""

@@ -16,7 +16,7 @@ from evidence.checks.stream_recount import Recounted
 from models.answer import RULES, SLICES
 from models.canonical import format_time
 from models.digest import Algorithm
-from models.errors import Undecided, VerificationError
+from models.errors import EvidenceError, Undecided, VerificationError
 from models.extraction import verify_cell
 from models.slice import MAX_HEADER_BYTES, Kind, SliceHeader, check_deadline, check_link, check_tiling
 
@@ -65,21 +65,22 @@ class Walk:
     def _meet(self, header: SliceHeader) -> None:
         before = self.last
         declared = self._declared_of(header)
-        with self._judge.trying(24):
+        try:
             header.check_kind()
+        except EvidenceError as error:
+            self._judge.heard(24, error)
         if header.stream_id != self._matter.question.stream_id:
             self._judge.refused(23, f"slice is of another stream than the question names ({header.slice_id})")
         if before is None:
             self.first = header
             self._meet_first(header)
         else:
-            with self._judge.trying(23):
-                check_link(before, header)
-            with self._judge.trying(24):
-                check_tiling(before, header)
+            self._meet_next(header, before)
         if declared is not None:
-            with self._judge.trying(27):
+            try:
                 check_deadline(header, declared.declaration)
+            except EvidenceError as error:
+                self._judge.heard(27, error)
         inside = self._is_inside(header, before)
         self._preserved.meet(header, declared)
         self._preserved.blocks_of(header, before)
@@ -95,6 +96,16 @@ class Walk:
     def _meet_first(self, header: SliceHeader) -> None:
         if header.number == 0 and header.start.offset:
             self._judge.findings.add(f"what lay before position {header.start} was never collected")
+
+    def _meet_next(self, header: SliceHeader, before: SliceHeader) -> None:
+        try:
+            check_link(before, header)
+        except EvidenceError as error:
+            self._judge.heard(23, error)
+        try:
+            check_tiling(before, header)
+        except EvidenceError as error:
+            self._judge.heard(24, error)
 
     def _is_inside(self, header: SliceHeader, before: SliceHeader | None) -> bool:
         """Whether the slice is in range: c ≥ T1, and c of the slice before < T2 (formats §11)."""

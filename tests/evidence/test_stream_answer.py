@@ -7,17 +7,20 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from stream_world import RECOUNTER, STREAM, SUBMITTER, Stream
+from stream_world import RECOUNTER, STREAM, SUBMITTER, Stream, secret_of
 from verifier_world import ORIGIN, key
 
 from models import answer
 from models.answer import INDEX, KEYWORDS, LINES, RULES, SLICES, answer_files
+from models.counting import Counted
 from models.errors import Malformed, Unknown, VerificationError
 from models.extraction import Rule
+from models.levels import levels_of
+from models.merkle import leaf_hashes
 from models.question import AskedValue, Question
 from models.record import Buffer, Record
 from models.recount import RecountNote, check_pieces, recount_note, recount_slice
-from models.slice import Kind
+from models.slice import Kind, commit_slice
 
 START = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 
@@ -96,6 +99,40 @@ def test_answer_shows_the_lines_demanded_and_no_others() -> None:
     both, shown = answer_files(made.question(b"buy", b"sell", op="and"), made)
     assert [(row["number"], [line for line, _ in row["lines"]]) for row in rows(both, LINES)] == [(3, [1])]
     assert b"other" not in b"".join(files.values())
+
+
+@pytest.mark.parametrize("asked", [[b"buy"], [b"buy", b"sell"], [b"other"]])
+def test_answer_from_kept_hashes_is_the_same_and_opens_only_counts_with_hits(
+    asked: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = three()
+    expected = answer_files(made.question(*asked), made)
+    opened = []
+
+    def levels(number: int) -> bytes:
+        each = made.held[number]
+        declared = made.declareds[0]
+        commitment = commit_slice(
+            each.buffer, declared.declaration, declared.keywords, secret=secret_of(number), number=number, index=each.index,
+            cell_keys=made.cell_keys(declared),
+        )  # fmt: skip
+        return levels_of(leaf_hashes(commitment.leaves))
+
+    def counted(number: int, ranks: list[int]) -> list[Counted]:
+        opened.append(number)
+        return [made.held[number].index[rank] for rank in ranks]
+
+    monkeypatch.setattr(made, "index_levels", levels)
+    monkeypatch.setattr(made, "counted", counted)
+    assert answer_files(made.question(*asked), made) == expected
+    assert opened == {b"buy": [0, 3], b"other": []}[asked[0]]
+    # A leaf that its hash does not tell to say zero is taken from the counts, whatever they say.
+    opened.clear()
+    monkeypatch.setattr(made, "index_levels", lambda number: bytes(len(levels(number))))
+    if asked != [b"other"]:
+        shown = answer_files(made.question(*asked), made)[0]
+        assert [row["leaves"] for row in rows(shown, INDEX)] == [row["leaves"] for row in rows(expected[0], INDEX)]
+        assert opened == [0, 1, 3]
 
 
 def test_answer_without_hits_has_no_file_of_lines() -> None:

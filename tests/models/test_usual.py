@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from models.anchor import BlockRef
-from models.canonical import canonical, format_time, parse_canonical
+from models.canonical import b64u, canonical, format_time, parse_canonical, unb64
 from models.counting import Counted
 from models.digest import Pair
 from models.errors import EvidenceError, VerificationError
 from models.header import usual_header
 from models.leaf import index_leaf, open_index
 from models.slice import SliceHeader
-from models.usual import INDEX_LEAF, INDEX_ROW
+from models.usual import INDEX_LEAF, INDEX_ROW, row_of_leaves
 
 ROUNDS = 4000
 BITS = b'"\\{}[],:0129aAfZ.-+_ /\xc3\xa9\x00\x7f'
@@ -148,6 +148,42 @@ def test_index_leaf_says_the_same_whether_or_not_its_form_is_usual() -> None:
             else:
                 with pytest.raises(VerificationError):
                     open_index(text, lines=8)
+
+
+@pytest.mark.parametrize("hashes", [0, 1, 5])
+def test_row_of_the_leaves_asked_holds_what_the_general_rules_read(hashes: int) -> None:
+    asked = [(4, b"ERROR"), (17, "失败".encode())]
+    form = row_of_leaves([(rank, b64u(keyword)) for rank, keyword in asked], hashes)
+    proof = ["A" * 43 + "=", "b" * 42 + "A=", "/" * 42 + "8=", "+" * 42 + "g=", "9" * 42 + "E="][:hashes]
+    shown = [[rank, leaf.decode()] for (rank, _), leaf in zip(asked, LEAVES, strict=True)]
+    row = canonical({"leaves": shown, "number": 9, "proof": proof})
+    assert form.fullmatch(row) is not None
+    assert row_of_leaves([(4, b64u(b"ERROR"))], hashes).fullmatch(row) is None
+    assert row_of_leaves([(rank, b64u(keyword)) for rank, keyword in asked], hashes + 1).fullmatch(row) is None
+    accepted = 0
+    for mutant in mutants(row, Random(hashes)):
+        match = form.fullmatch(mutant)
+        if match is None:
+            continue
+        accepted += 1
+        value = parse_canonical(mutant)
+        *entries, number, path = match.groups()
+        assert [rank for rank, _ in value["leaves"]] == [rank for rank, _ in asked]
+        assert int(number) == value["number"]
+        assert [unb64(each, size=32) for each in value["proof"]] == [
+            unb64(each + "=") for each in path.decode().split('=","') if each
+        ]
+        for (_, text), (_, keyword), leaf, n, places in zip(
+            value["leaves"], asked, *(entries[at::3] for at in range(3)), strict=True
+        ):
+            assert leaf.replace(b'\\"', b'"') == text.encode()
+            said = parse_canonical(text.encode())
+            assert (said[3], said[4]) == (int(n), parse_canonical(b"[%b]" % places))
+            with suppress(VerificationError):
+                assert open_index(text, lines=8).keyword == keyword
+            if (said[3], said[4]) in ((0, []), (5, [[0, 2], [7, 3]])):
+                open_index(text, lines=8)
+    assert accepted
 
 
 def test_header_pattern_does_not_take_long_on_what_almost_matches() -> None:
