@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compilers import NAMES, Unavailable, compiler_named
 from models import nodes
 from models.declaration import EvidenceAlgorithm
 from models.digest import Algorithm
@@ -41,14 +42,15 @@ def _offsets(sizes: list[int], gap: int = 0) -> array[int]:
     return array("I", accumulate([size + gap for size in sizes], initial=0))
 
 
-@pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> native.Core:
-    """Compiled here, of the source as it now is."""
-    command = compiler()
-    if command is None:
-        pytest.skip("there is no C compiler")
+@pytest.fixture(scope="module", params=NAMES)
+def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> native.Core:
+    """Compiled here, of the source as it now is, without a warning."""
+    try:
+        command = compiler_named(request.param)
+    except Unavailable as error:
+        pytest.skip(str(error))
     made = tmp_path_factory.mktemp("core") / native.FILE
-    compile_core(SOURCE, command, made)
+    compile_core(SOURCE, [*command, "-Werror"], made)
     return native.Core(made)
 
 
