@@ -19,9 +19,10 @@ from evidence.keystore import HeadLock
 from evidence.store import HeadRow, PartRow
 from models.anchor import BlockRef
 from models.canonical import quoted
-from models.digest import pair, sm3
+from models.digest import sm3
 from models.errors import EvidenceError, VerificationError
-from models.evidence import Evidence, Part, Signature, Statement
+from models.evidence import Evidence, Part, Signature, Statement, hash_together
+from models.nodes import pairs
 
 KEY_BYTES = 16
 
@@ -114,6 +115,7 @@ class Batch:
             taken[key] = sealed.leaf_index
             self.outcomes.append(sealed)
             self.fresh.append((item, sealed, key))
+        hash_together([sealed.evidence for _, sealed, _ in self.fresh])
 
     @staticmethod
     def _link_of(item: Pending) -> bytes | None:
@@ -218,9 +220,9 @@ class Batch:
         """
         stored = rows.read_stored(self.connection, start, start + len(self.fresh) + 1)
         entries: list[bytes] = []
-        for (index, data, entry), (_, sealed, _) in zip(stored, self.fresh, strict=True):
-            digests = pair(data or b"")
-            made = digests.sm3 + digests.sha256
+        digests = pairs([data or b"" for _, data, _ in stored])
+        for (index, _, entry), (first, second), (_, sealed, _) in zip(stored, digests, self.fresh, strict=True):
+            made = first + second
             if index != sealed.leaf_index or made != entry or made != sealed.evidence.entry:
                 raise VerificationError(f"the database gave back other bytes than were written at leaf {sealed.leaf_index}")
             entries.append(made)

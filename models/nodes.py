@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
-from models.digest import DIGEST_BYTES, Algorithm, Hasher, digest, hasher
+from models.digest import DIGEST_BYTES, Algorithm, Hasher, Pair, digest, hasher, sha256
 from models.errors import Malformed
 from models.native import library as native
 
@@ -24,7 +24,7 @@ CHUNK = 8192
 _FEW = 8
 _AT_ONCE = 1024
 _AT_ONCE_BYTES = 4 << 20
-"""From so few leaves on the native core is faster; so many of them, and so many bytes, are joined for it at a time."""
+"""From so few messages on the native core is faster; so many of them, and so many bytes, are joined for it at a time."""
 
 _HASH = Struct(f"{DIGEST_BYTES}s")
 hash_at: Callable[[bytes | bytearray, int], tuple[bytes]] = _HASH.unpack_from
@@ -34,6 +34,7 @@ Copy = Callable[[], Any]
 """What gives a fresh copy of a context. Any, since the loops below ask `update` for the None it always gives."""
 
 LEAF_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _LEAF) for algorithm in Algorithm}
+_CONTEXT = hasher(Algorithm.SM3)
 NODE_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _NODE) for algorithm in Algorithm}
 EMPTY_ROOT: dict[Algorithm, bytes] = {algorithm: digest(algorithm, b"") for algorithm in Algorithm}
 CORE: dict[Algorithm, native.Core] = {} if (_core := native.load()) is None else {Algorithm.SM3: _core}
@@ -53,19 +54,31 @@ def leaf_hash(data: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
 
 def leaf_hashes(datas: Iterable[bytes], *, algorithm: Algorithm = Algorithm.SM3) -> list[bytes]:
     """The leaf hash of each of `datas`, in order."""
+    return _hash_each(_LEAF, LEAF_CONTEXT[algorithm], datas, algorithm)
+
+
+def pairs(datas: Iterable[bytes]) -> list[Pair]:
+    """Both digests of each of `datas`, in order: `pair` of many messages."""
+    datas = list(datas)
+    twins = [sha256(data) for data in datas]
+    return list(map(Pair, _hash_each(b"", _CONTEXT, datas, Algorithm.SM3), twins))
+
+
+def _hash_each(front: bytes, context: Hasher, datas: Iterable[bytes], algorithm: Algorithm) -> list[bytes]:
+    """H(front ‖ data) of each of `datas`; `context` has taken the front in."""
     core = CORE.get(algorithm)
     if core is None:
-        return _leaf_hashes(datas, algorithm)
+        return _one_by_one(context, datas)
     datas = datas if isinstance(datas, list | tuple) else list(datas)
     if len(datas) < _FEW:
-        return _leaf_hashes(datas, algorithm)
+        return _one_by_one(context, datas)
     hashes: list[bytes] = []
     for start in range(0, len(datas), _AT_ONCE):
         part = datas[start : start + _AT_ONCE] if len(datas) > _AT_ONCE else datas
         if sum(map(len, part)) > _AT_ONCE_BYTES:
-            hashes += _leaf_hashes(part, algorithm)
+            hashes += _one_by_one(context, part)
         else:
-            hashes += split(core.hash_each(_LEAF, b"".join(part), native.offsets_of(part)))
+            hashes += split(core.hash_each(front, b"".join(part), native.offsets_of(part)))
     return hashes
 
 
@@ -74,9 +87,9 @@ def split(hashes: bytes) -> list[bytes]:
     return [each for (each,) in _HASH.iter_unpack(hashes)]
 
 
-def _leaf_hashes(datas: Iterable[bytes], algorithm: Algorithm) -> list[bytes]:
-    copy: Copy = LEAF_CONTEXT[algorithm].copy
-    # `update` gives None, always: this is the one way to three calls a leaf without a fourth to append.
+def _one_by_one(context: Hasher, datas: Iterable[bytes]) -> list[bytes]:
+    copy: Copy = context.copy
+    # `update` gives None, always: this is the one way to three calls a message without a fourth to append.
     return [state.digest() for data in datas if (state := copy()).update(data) is None]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from models.anchor import BlockRef
 from models.canonical import canonical, parse
 from models.digest import Pair, pair, sm3
 from models.errors import EvidenceError, Malformed, Unknown, VerificationError
-from models.evidence import Evidence, Link, Part, Signature, Statement
+from models.evidence import Evidence, Link, Part, Signature, Statement, hash_together
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 ZERO = Pair(bytes(32), bytes(32))
@@ -154,3 +155,14 @@ def test_no_changed_byte_is_read_as_the_same_evidence(place: int) -> None:
     data[place] ^= 1
     with contextlib.suppress(EvidenceError):
         assert Evidence.parse(bytes(data)).pair != evidence().pair
+
+
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_digests_made_together_are_those_of_the_bytes(count: int) -> None:
+    items = [evidence(created_at=NOW + timedelta(milliseconds=number)) for number in range(count)]
+    early = items[0].pair
+    hash_together(items)
+    assert [item.pair for item in items] == [pair(item.data) for item in items]
+    assert len({item.entry for item in items}) == count
+    assert items[0].pair == early
+    assert replace(items[0], data=b"other").pair == pair(b"other")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from compilers import NAMES, Unavailable, compiler_named
 from models import nodes
 from models.declaration import EvidenceAlgorithm
-from models.digest import Algorithm
+from models.digest import Algorithm, pair
 from models.errors import Malformed
 from models.levels import levels_of
 from models.merkle import Tree, leaf_hash, leaf_hashes, root
@@ -238,6 +238,13 @@ def test_leaves_too_long_to_join_are_the_same(both: Both) -> None:
     datas = [bytes([number]) * (1 << 20) for number in range(9)]
     fast, slow = both(lambda: leaf_hashes(datas))
     assert fast == slow == [leaf_hash(data) for data in datas]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 1025])
+def test_digests_of_many_are_those_of_each_with_and_without_the_core(both: Both, count: int) -> None:
+    datas = [b"item %d" % number * (number % 200) for number in range(count)]
+    fast, slow = both(lambda: nodes.pairs(datas))
+    assert fast == slow == [pair(data) for data in datas] == nodes.pairs(iter(datas))
 
 
 @pytest.mark.parametrize("algorithm", list(EvidenceAlgorithm))
