@@ -110,13 +110,15 @@ class Preservation:
         self._log.check_open()
         answers: list[Preserved | EvidenceError | None] = [None] * len(bodies)
         ready: list[tuple[int, Prepared]] = []
-        for place, body in enumerate(bodies):
-            if place and place % _YIELD_EVERY == 0:
+        for first in range(0, len(bodies), _YIELD_EVERY):
+            if first:
                 await asyncio.sleep(0)
-            try:
-                ready.append((place, self._preparation.prepare(body, caller, request_id)))
-            except EvidenceError as error:
-                answers[place] = error
+            made = self._preparation.prepare_each(bodies[first : first + _YIELD_EVERY], caller, request_id)
+            for place, each in enumerate(made, first):
+                if isinstance(each, EvidenceError):
+                    answers[place] = each
+                else:
+                    ready.append((place, each))
         outcomes = await self._log.append([made.pending for _, made in ready], checked=True) if ready else []
         for (place, prepared), outcome in zip(ready, outcomes, strict=True):
             answers[place] = await self._answer(prepared, outcome, request_id)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from json import JSONEncoder
+from typing import NamedTuple
 
 from models.canonical import JSONValue, parse_time, unb64
 from models.commitment import check_secret
@@ -53,8 +54,7 @@ class OriginalRef:
         return {"digest": self.digest, "field": self.field, "media_type": self.media_type, "name": self.name}
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """One submission: contents in `stages`, or `sealed` alone where they stay with the submitter."""
 
     template: str
@@ -67,6 +67,11 @@ class Submission:
     originals: tuple[OriginalRef, ...]
     signature: JSONValue
 
+    @property
+    def contents(self) -> Mapping[str, Mapping[str, JSONValue]]:
+        """The stages; none where they stay with the submitter."""
+        return self.stages or {}
+
     @classmethod
     def parse(cls, body: JSONValue) -> Submission:
         """The submission that a parsed JSON body is.
@@ -78,7 +83,8 @@ class Submission:
         if not isinstance(body, dict):
             reader.add("", "", "an object with template, client_key and stages", body)
             raise reader.error()
-        reader.problems += unknown_members("", "member", "存证提交", body, sorted(_MEMBERS), "6.4.2-a", of="a submission")
+        if not body.keys() <= _MEMBERS:
+            reader.problems += unknown_members("", "member", "存证提交", body, sorted(_MEMBERS), "6.4.2-a", of="a submission")
         submission = cls(
             template=reader.text(body, "template", "a template's name and version, for example file@1"),
             client_key=reader.name(body, "client_key"),
@@ -141,10 +147,10 @@ class _Reader:
         if not isinstance(value, dict) or not value:
             self.add("/stages", "stages", "an object of at least one stage", value)
             return {}
-        for name, fields in value.items():
-            if not isinstance(fields, dict):
-                self.add(f"/stages/{_escape(name)}", name[:64], "an object of fields", fields)
-        return {name: fields for name, fields in value.items() if isinstance(fields, dict)}
+        wrong = [name for name, fields in value.items() if not isinstance(fields, dict)]
+        for name in wrong:
+            self.add(f"/stages/{_escape(name)}", name[:64], "an object of fields", value[name])
+        return value
 
     def sealed(self, body: dict[str, JSONValue]) -> Statement | None:
         if "sealed" not in body:

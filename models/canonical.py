@@ -31,6 +31,7 @@ _ASCII = re.compile("[\x00-\x7f]")
 _PIECE = 1 << 16
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\x00]")
+_SURE_DIGITS = 15
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 
 
@@ -154,6 +155,8 @@ def _pairs(members: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
 
 
 def _integer(text: str) -> int:
+    if len(text) <= _SURE_DIGITS and text != "-0" and text.isascii():
+        return int(text)
     if text == "-0" or not _INTEGER.fullmatch(text) or not -MAX_INTEGER <= (number := int(text)) <= MAX_INTEGER:
         raise Malformed(
             "number is not an allowed integer: expected less than 2^53 in size and not -0", hint="send large numbers as strings"
@@ -206,7 +209,7 @@ def parse(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> JSONValue:
         raise Malformed(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels") from error
     # What the decoder let through can be wrong in its texts only, and then only through an escape (U+0000, a lone surrogate,
     # something not NFC) or where the whole is not NFC: every part of an NFC text is NFC (UAX #15, closed under substrings).
-    if b"\\u" in data or not (text.isascii() or is_nfc(text)):
+    if (b"\\" in data and b"\\u" in data) or not (text.isascii() or is_nfc(text)):
         del text
         _ordered(value, 0)
     return value

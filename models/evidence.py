@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from models.anchor import BlockRef, block_refs
 from models.canonical import (
@@ -80,6 +80,18 @@ def _digests(pair: Pair) -> str:
 _format_time = lru_cache(maxsize=256)(format_time)
 """The two times of E are the same for all items of one commit."""
 
+_quoted = lru_cache(maxsize=1024)(quoted)
+"""Of the names that stand in one item after another."""
+
+
+@lru_cache(maxsize=256)
+def _tail(subject: tuple[str, str], submitter: str, template: tuple[str, Pair]) -> str:
+    """The end of S, which is one for all that a submitter makes of one template."""
+    return (
+        f'"subject":{{"id":{quoted(subject[0])},"name":{quoted(subject[1])}}},"submitter":{quoted(submitter)},'
+        f'"template":{{"name":{quoted(template[0])},{_digests(template[1])}}}}}'
+    )
+
 
 def _time_text(moment: datetime | None) -> str:
     return "null" if moment is None else f'"{format_time(moment)}"'
@@ -92,8 +104,7 @@ def _link_text(link: Link | None) -> str:
     return f'{{"closes":{"true" if link.closes else "false"},"code":{quoted(link.code)},"follows":{follows}}}'
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """S: what was submitted, by whom, for which log; `data` are the bytes that are signed and hashed.
 
     Shapes: `stages` ≥ 1 in template order, each with its digest pair.
@@ -110,8 +121,8 @@ class Statement:
     submitter: str
     template_name: str
     template_pair: Pair
-    data: bytes = field(default=b"", repr=False)
-    digest: bytes = field(default=b"", repr=False, compare=False)
+    data: bytes = b""
+    digest: bytes = b""
     """SM3(S), 32 bytes: the item's id in every store."""
 
     @classmethod
@@ -132,12 +143,10 @@ class Statement:
         Raises: Malformed if a text cannot stand in canonical JSON.
         """
         # Written out member by member, because this is the hot path: the general encoder takes six times as long.
-        parts = ",".join([f'{{"name":{quoted(name)},{_digests(pair)}}}' for name, pair in stages])
+        parts = ",".join([f'{{"name":{_quoted(name)},{_digests(pair)}}}' for name, pair in stages])
         text = (
-            f'{{"client_key":{quoted(client_key)},"format":"cz-statement/1","link":{_link_text(link)},"log":{quoted(log)},'
-            f'"occurred_at":{_time_text(occurred_at)},"stages":[{parts}],'
-            f'"subject":{{"id":{quoted(subject[0])},"name":{quoted(subject[1])}}},"submitter":{quoted(submitter)},'
-            f'"template":{{"name":{quoted(template[0])},{_digests(template[1])}}}}}'
+            f'{{"client_key":{quoted(client_key)},"format":"cz-statement/1","link":{_link_text(link)},"log":{_quoted(log)},'
+            f'"occurred_at":{_time_text(occurred_at)},"stages":[{parts}],{_tail(subject, submitter, template)}'
         )
         data = text.encode()
         return cls(

@@ -6,7 +6,6 @@ import asyncio
 import os
 import sqlite3
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,10 +387,7 @@ async def test_conflict_record_betrays_neither_content_even_with_the_first_item_
                 submitter="acct-1",
                 client_key=body["client_key"],
             )
-            statement = replace(
-                opened.evidence.statement,
-                stages=tuple((stage.name, stage.pair) for stage in made),
-            )
+            statement = opened.evidence.statement._replace(stages=tuple((stage.name, stage.pair) for stage in made))
             data = Statement.build(
                 client_key=statement.client_key,
                 link=None,

@@ -349,7 +349,7 @@ def test_origin_is_that_of_the_statement() -> None:
     assert item.evidence.statement.log == ORIGIN
     moved = World()
     statement, made = moved.statement(template(), client_key="k")
-    other = dataclasses.replace(item.evidence.statement, log="sandbox.other.cn/log/1")
+    other = item.evidence.statement._replace(log="sandbox.other.cn/log/1")
     assert statement.log == ORIGIN
     foreign = Statement.build(
         client_key="k", link=None, log=other.log, occurred_at=None, stages=[(stage.name, stage.pair) for stage in made],

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 import unicodedata
 from collections.abc import Callable
@@ -244,6 +245,79 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     except Malformed:
         return
     assert parse_canonical(canonical(value)) == value
+
+
+LITERALS = [
+    "null",
+    "true",
+    "False",
+    "NaN",
+    "-Infinity",
+    "1.0",
+    "1e2",
+    "-0",
+    "0",
+    "00",
+    "-1",
+    "+1",
+    "-",
+    "\uff11",
+    "1\uff11",
+    "\u0661",
+]
+INTEGERS = ["9" * 15, "-" + "9" * 15, "1" + "0" * 15, "9007199254740991", "-9007199254740991", "9007199254740992", "9" * 4301]
+QUOTED = ['"a"', r'"\u0061"', r'"\ud83d\ude00"', r'"\ud800"', r'"\u0000"', r'"\\u0000"', r'"\\"', r'"\""', r'"\x"', '"\x01"']
+COMPOSED = ['"\u00e9"', '"e\u0301"', r'"e\u0301"', r'"\u0301"', '"\u0301"', '"\U0001f600"', '"\u4e2d\uff0c"']
+ATOMS = st.sampled_from([*LITERALS, *INTEGERS, *QUOTED, *COMPOSED])
+WRITTEN = st.recursive(
+    ATOMS | st.integers().map(str),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda members: f"[{','.join(members)}]")
+        | st.lists(st.tuples(ATOMS, inner), max_size=4).map(
+            lambda members: "{" + " , ".join(f"{a}: {b}" for a, b in members) + "}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def read_plainly(data: bytes) -> JSONValue:
+    """What `parse` reads, by the rules one after another and each over the whole."""
+
+    def pairs(members: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
+        if len({name for name, _ in members}) != len(members):
+            raise Malformed("twice")
+        return dict(members)
+
+    def integer(text: str) -> int:
+        if not re.fullmatch("-?(0|[1-9][0-9]{0,15})", text) or text == "-0" or abs(int(text)) > MAX_INTEGER:
+            raise Malformed("integer")
+        return int(text)
+
+    def refuse(_text: str) -> JSONValue:
+        raise Malformed("float")
+
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=pairs, parse_int=integer, parse_float=refuse, parse_constant=refuse)
+    except ValueError as error:
+        raise Malformed("not JSON") from error
+    canonical(value)
+    return value
+
+
+@settings(max_examples=500)
+@given(WRITTEN)
+def test_reading_is_that_of_the_rules_one_after_another(text: str) -> None:
+    data = text.encode()
+    try:
+        expected = read_plainly(data)
+    except Malformed:
+        with pytest.raises(Malformed):
+            parse(data)
+    else:
+        read = parse(data)
+        assert read == expected
+        assert canonical(read) == canonical(expected)
 
 
 def test_members_are_exactly_those_named() -> None:
