@@ -8,7 +8,7 @@ sealed, one committed row. The baseline is `baseline_stream.py`, which does less
 
 The second line is the same collector whose sink is the whole intake of a service in this process: it
 believes nothing, so it commits to and counts every slice again, signs the log and keeps its own copy.
-No goal is set for it; one core does the work of two machines there.
+No goal is set for it; one core does the work of two machines there. Another line is the collector without the native core.
 
 Both are measured in processor time, on one core, over the same file.
 """
@@ -27,6 +27,8 @@ from baseline_stream import Baseline, Lean
 from collecting import KEYWORDS, LINE_BYTES, STREAM, DurableSink, ServiceIntake, World, collected, log_lines
 from harness import Measure, alternate, options, pin, report, seconds_each
 
+from models.digest import Algorithm
+from models.nodes import CORE
 from models.record import Buffer, Record
 from models.salting import slice_key
 from streaming.processing import process
@@ -83,6 +85,20 @@ def collector_rate(world: World, log: Path, place: Path, count: int) -> Measure:
     return measure
 
 
+def without_core(rate: Measure) -> Measure:
+    """The same where the native core was not built."""
+
+    def measure() -> float:
+        core = CORE.pop(Algorithm.SM3, None)
+        try:
+            return rate()
+        finally:
+            if core is not None:
+                CORE[Algorithm.SM3] = core
+
+    return measure
+
+
 def service_rate(log: Path, place: Path, count: int) -> Measure:
     """Lines a second of collector and service in one process; a service of its own each time, opened before the clock starts."""
     fresh = folders(place)
@@ -122,7 +138,7 @@ def check_same(world: World, log: Path, place: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Two lines."""
+    """Four lines."""
     chosen = options(__doc__ or "")
     pin(0)
     count = 3_000 if chosen.quick else LINES
@@ -141,6 +157,7 @@ def main() -> None:
         for ours, theirs, what, wanted in (
             (collector, same, "the same evidence from parts of PyPI", GOAL),
             (collector, lean, "salted tree, counts, zstd from parts of PyPI: less evidence", None),
+            (without_core(collector), same, "the same evidence; ours without the native core", None),
             (service, same, "the same evidence; ours with a service that recomputes it, on the same core", None),
         ):
             mine, baseline = alternate(ours, theirs, chosen.pairs)

@@ -1,5 +1,7 @@
 """G4: the root over 10⁶ entries of 200 bytes, against a plain hashlib loop (SM3) and against pymerkle (SHA-256).
 
+With the native core also without it, and the core alone over one buffer instead of a list of bytes.
+
 The loop is the best that can be written in plain Python: one context, copied for each hash, nothing
 checked. pymerkle has no SM3, so both use SHA-256 there, over the same 10⁵ entries: its time for each
 entry does not fall with size.
@@ -8,13 +10,16 @@ entry does not fall with size.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Sequence
 
 from harness import alternate, options, pin, report, seconds_each
 from pymerkle import InmemoryTree
 
-from models.digest import Algorithm
+from models.digest import DIGEST_BYTES, Algorithm
 from models.merkle import leaf_hashes, root
+from models.native import library as native
+from models.nodes import CORE
 
 ENTRY_BYTES = 200
 ENTRIES, PYMERKLE_ENTRIES = 1_000_000, 100_000
@@ -56,13 +61,39 @@ def ours(datas: Sequence[bytes], algorithm: Algorithm) -> bytes:
     return root(leaf_hashes(datas, algorithm=algorithm), algorithm=algorithm)
 
 
+def of_buffer(core: native.Core, data: bytes) -> bytes:
+    """The root over the entries in one buffer, by the native core alone."""
+    offsets = array(native.OFFSET, range(0, len(data) + 1, ENTRY_BYTES))
+    return core.levels(core.hash_each(b"\0", data, offsets))[-DIGEST_BYTES:]
+
+
 def rate(make: Callable[[], bytes], count: int) -> Callable[[], float]:
     """Entries a second of one run."""
     return lambda: 1 / seconds_each(make, count)
 
 
+def against_core(datas: list[bytes], pairs: int, *, quick: bool) -> None:
+    """The same loop against the core alone, and against what is left without it."""
+    core = CORE.pop(Algorithm.SM3, None)
+    if core is None:
+        return
+    count, data, expected = len(datas), b"".join(datas), plain_loop(datas)
+    try:
+        for what, make in (
+            ("ours without the native core", lambda: ours(datas, Algorithm.SM3)),
+            ("the native core alone, from one buffer", lambda: of_buffer(core, data)),
+        ):
+            if make() != expected:
+                raise RuntimeError("the roots differ")
+            mine, theirs = alternate(rate(make, count), rate(lambda: plain_loop(datas), count), pairs)
+            against = f"plain hashlib loop over SM3, {count} entries of {ENTRY_BYTES} bytes; {what}"
+            report("G4", against, mine, theirs, "entries/s", wanted=None, quick=quick)
+    finally:
+        CORE[Algorithm.SM3] = core
+
+
 def main() -> None:
-    """Two lines."""
+    """Two lines, or four where the native core is there."""
     chosen = options(__doc__ or "")
     pin(0)
     count, fewer = (4000, 2000) if chosen.quick else (ENTRIES, PYMERKLE_ENTRIES)
@@ -74,6 +105,7 @@ def main() -> None:
     )
     what = f"plain hashlib loop over SM3, {count} entries of {ENTRY_BYTES} bytes"
     report("G4", what, mine, theirs, "entries/s", wanted=0.95, quick=chosen.quick)
+    against_core(datas, chosen.pairs, quick=chosen.quick)
     del datas[fewer:]
     if ours(datas, Algorithm.SHA256) != pymerkle_root(datas):
         raise RuntimeError("the roots differ")
