@@ -24,7 +24,7 @@ from evidence.submission import Submission, content_of
 from models import template as templates
 from models.anchor import item_record
 from models.canonical import JSONValue, canonical
-from models.commitment import StageCommitment, commit
+from models.commitment import Contents, StageCommitment, commit, commit_each
 from models.errors import EvidenceError, Invalid, Problem, Unknown
 from models.evidence import Evidence, EvidenceId, Signature, Statement
 from models.opaque import check_opaque
@@ -106,16 +106,14 @@ class Preparation:
         """What `prepare` says of each of `bodies`, in order: the item, or the error that refuses it.
 
         Step by step over all of them and not one by one: what a step needs is then in the processor's caches for all
-        but the first, which saves a fifth of the time from eight on.
+        but the first, which saves a third of the time from sixteen on.
         """
         drafts = [_Draft(body, caller, request_id) for body in bodies]
-        for step in (self._read, self._check, self._commit, self._state, self._encrypt, self._finish):
-            for draft in drafts:
-                if draft.made is None:
-                    try:
-                        step(draft)
-                    except EvidenceError as error:
-                        draft.made = error
+        for step in (self._read, self._check):
+            _go(step, drafts)
+        self._commit([draft for draft in drafts if draft.made is None])
+        for step in (self._state, self._encrypt, self._finish):
+            _go(step, drafts)
         return [draft.made for draft in drafts if draft.made is not None]
 
     def _read(self, draft: _Draft) -> None:
@@ -160,17 +158,15 @@ class Preparation:
                 tuple(problems),
             )
 
-    def _commit(self, draft: _Draft) -> None:
-        submission = draft.submission
-        draft.secret = submission.secret or self._randomness(32)
-        draft.commitments = commit(
-            draft.template,
-            submission.contents,
-            secret=draft.secret,
-            log=self._intake.origin,
-            submitter=draft.caller.account,
-            client_key=submission.client_key,
-        )
+    def _commit(self, drafts: Sequence[_Draft]) -> None:
+        contents = []
+        for draft in drafts:
+            submission = draft.submission
+            draft.secret = submission.secret or self._randomness(32)
+            names = self._intake.origin, draft.caller.account, submission.client_key
+            contents.append(Contents(draft.template, submission.contents, draft.secret, *names))
+        for draft, made in zip(drafts, commit_each(contents), strict=True):
+            draft.commitments = made
 
     def _state(self, draft: _Draft) -> None:
         submission, caller, template = draft.submission, draft.caller, draft.template
@@ -336,6 +332,16 @@ def _record_bytes(template: Template, stages: Sequence[tuple[str, Sequence[str] 
 def _bare_record_bytes(template: Template, names: tuple[str, ...]) -> int:
     """The same without contents: then it is one length for all items of these stages."""
     return _record_bytes(template, [(name, None) for name in names])
+
+
+def _go(step: Callable[[_Draft], None], drafts: Sequence[_Draft]) -> None:
+    """Every draft that is still on its way has taken the step, or is refused by it."""
+    for draft in drafts:
+        if draft.made is None:
+            try:
+                step(draft)
+            except EvidenceError as error:
+                draft.made = error
 
 
 def _stages_fit(statement: Statement, template: Template) -> bool:

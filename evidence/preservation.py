@@ -30,7 +30,7 @@ from models.evidence import Evidence, EvidenceId, Statement
 
 CONFLICT_TEMPLATE = "conflict@1"
 CONFLICTS_PER_KEY = 8
-_YIELD_EVERY = 8
+_YIELD_EVERY = 16
 _note_text = lru_cache(maxsize=8)(encode_basestring)
 _format_time = lru_cache(maxsize=8)(format_time)
 

@@ -11,6 +11,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from json.encoder import JSONEncoder, encode_basestring
 from typing import Final, NamedTuple
 
@@ -168,6 +169,17 @@ def _value_text(value: JSONValue) -> str:
     return text if text.isascii() or not _ASTRAL.search(text) else canonical_text(value)
 
 
+class Contents(NamedTuple):
+    """What an item commits to, and the names it is bound to."""
+
+    template: Template
+    stages: Mapping[str, Mapping[str, JSONValue]]
+    secret: bytes
+    log: str
+    submitter: str
+    client_key: str
+
+
 def commit(
     template: Template,
     stages: Mapping[str, Mapping[str, JSONValue]],
@@ -182,12 +194,38 @@ def commit(
     The values are taken as they are: `Template.validate` comes first.
     Source: formats §2.2; T/SAC 004—2024 App. A c), B c) StageHash (what it covers is ours, erratum J10).
     """
-    keyed = _Keyed(secret)
-    context = ",".join(map(encode_basestring, (log, submitter, client_key)))
+    (made,) = commit_each([Contents(template, stages, secret, log, submitter, client_key)])
+    return made
+
+
+def commit_each(items: Sequence[Contents]) -> list[tuple[StageCommitment, ...]]:
+    """What `commit` gives for each item, in order; the leaves of all of them are hashed together, in a fraction of the time."""
+    salted = [_salted(item) for item in items]
+    hashes = iter(leaf_hashes([leaf for stages in salted for _, leaves, _ in stages for leaf in leaves]))
+    return [
+        tuple(
+            [
+                StageCommitment(
+                    name,
+                    leaves,
+                    flat_salt,
+                    Pair(root(list(islice(hashes, len(leaves)))), flat(flat_salt, leaves, algorithm=Algorithm.SHA256)),
+                )
+                for name, leaves, flat_salt in stages
+            ]
+        )
+        for stages in salted
+    ]
+
+
+def _salted(item: Contents) -> list[tuple[str, tuple[bytes, ...], bytes]]:
+    """The name, leaves and flat salt of each stage given."""
+    keyed = _Keyed(item.secret)
+    context = ",".join(map(encode_basestring, (item.log, item.submitter, item.client_key)))
     key = keyed.digest(f'["cz-salt/1",{context}]'.encode())[:_KEY_BYTES]
     made = []
-    for stage in template.stages:
-        values = stages.get(stage.name)
+    for stage in item.template.stages:
+        values = item.stages.get(stage.name)
         if values is None:
             continue
         texts = _salt_texts(_keystream(key, stage.start, len(stage.fields)))
@@ -196,14 +234,8 @@ def commit(
             for salt, frame, field in zip(texts, stage.frames, stage.fields, strict=True)
         ]
         flat_key = keyed.digest(f'["cz-flat/1",{context},{encode_basestring(stage.name)}]'.encode())[:_KEY_BYTES]
-        flat_salt = _keystream(flat_key, 0, 1)
-        made.append(_stage_commitment(stage.name, leaves, flat_salt))
-    return tuple(made)
-
-
-def _stage_commitment(name: str, leaves: Sequence[bytes], flat_salt: bytes) -> StageCommitment:
-    digests = Pair(root(leaf_hashes(leaves)), flat(flat_salt, leaves, algorithm=Algorithm.SHA256))
-    return StageCommitment(name, tuple(leaves), flat_salt, digests)
+        made.append((stage.name, tuple(leaves), _keystream(flat_key, 0, 1)))
+    return made
 
 
 def disclose(

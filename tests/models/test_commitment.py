@@ -13,7 +13,7 @@ from template_vectors import CLIENT_KEY, LOG, ORDER, SECRET, SUBMITTER, committe
 
 from models import commitment, libcrypto
 from models.canonical import b64u, canonical
-from models.commitment import check_secret, commit, derive, hmac_sm3, salts
+from models.commitment import Contents, check_secret, commit, commit_each, derive, hmac_sm3, salts
 from models.digest import Algorithm, Pair, digest, sm3
 from models.errors import Malformed, SigningUnavailable
 from models.evidence import Evidence, Statement
@@ -152,6 +152,26 @@ def test_commitment_is_the_same_where_no_libcrypto_is_found(monkeypatch: pytest.
         monkeypatch.undo()
         libcrypto._loaded.cache_clear()
         commitment._sm4.cache_clear()
+
+
+def test_items_committed_together_are_each_committed_as_alone() -> None:
+    of = builtin(ORDER)
+    whole = example(of, seed=b"t", client_key="k")["stages"]
+    some = {name: whole[name] for name in list(whole)[3:5]}
+    small = template(("甲", [field("a")]))
+    items = [
+        Contents(of, whole, SECRET, LOG, SUBMITTER, CLIENT_KEY),
+        Contents(small, {"甲": {"a": "x"}}, SECRET, LOG, SUBMITTER, "other"),
+        Contents(small, {}, SECRET, LOG, SUBMITTER, CLIENT_KEY),
+        Contents(of, some, SECRET[::-1], LOG, "acct-2", CLIENT_KEY),
+    ]
+    alone = [
+        commit(one.template, one.stages, secret=one.secret, log=one.log, submitter=one.submitter, client_key=one.client_key)
+        for one in items
+    ]
+    assert commit_each(items) == alone
+    assert [[made.name for made in each] for each in alone] == [list(whole), ["甲"], [], list(some)]
+    assert commit_each([]) == []
 
 
 def test_field_not_given_has_the_same_kind_of_leaf_as_null() -> None:
