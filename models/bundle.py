@@ -98,7 +98,12 @@ class Files(Mapping[str, bytes]):
         return sum(map(len, self._views.values()))
 
     def lines(self, name: str, *, limit: int) -> Iterator[bytes]:
-        """The lines of a file without their LF, read piece by piece: a long file is never copied whole.
+        """The lines of a file without their LF. Raises: Malformed as `some_lines`."""
+        for some in self.some_lines(name, limit=limit):
+            yield from some
+
+    def some_lines(self, name: str, *, limit: int) -> Iterator[list[bytes]]:
+        """The lines of a file without their LF, those that end in one piece of it together: a long file is never copied whole.
 
         Raises: Malformed if a line is longer than `limit`, or the last has no LF.
         """
@@ -111,8 +116,7 @@ class Files(Mapping[str, bytes]):
             if size > limit:
                 raise Malformed(f"line of a file in the bundle is too long: expected at most {limit} bytes ({name})")
             if others:
-                yield b"".join(waiting)
-                yield from others[:-1]
+                yield [b"".join(waiting), *others[:-1]]
                 waiting, size = [others[-1]], len(others[-1])
         if size:
             raise Malformed(f"last line of a file in the bundle has no end ({name})")

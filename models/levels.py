@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed
-from models.nodes import CORE, NODE_CONTEXT, node_hash
+from models.nodes import CORE, NODE_CONTEXT, Copy, node_hash, split
 
 
 def levels_of(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -87,22 +87,33 @@ def proof_length(size: int, wanted: tuple[int, ...]) -> int:
     return _steps(size, wanted).count(_PROOF)
 
 
-def subset_root(size: int, wanted: tuple[int, ...], leaves: Iterable[bytes], proof: Iterable[bytes]) -> bytes:
-    """The root to which leaf hashes at `wanted` and their proof lead: that which `merkle.verify_subset` compares.
+def subset_roots(size: int, wanted: tuple[int, ...], leaves: Sequence[list[bytes]], proofs: Sequence[list[bytes]]) -> list[bytes]:
+    """The roots to which leaf hashes at `wanted` and their proofs lead, in many trees of one size: `merkle.verify_subset` of all.
 
-    Shapes: `wanted` ascending and below `size`, as many `leaves` in their order, `proof_length` hashes of 32 bytes.
+    Shapes: `wanted` ascending and below `size`; of each leaf wanted, in order, a column of its hashes, one a tree; likewise of
+        each of the `proof_length` hashes of a proof.
     """
-    leaf, node, copy = iter(leaves).__next__, iter(proof).__next__, NODE_CONTEXT[Algorithm.SM3].copy
-    stack: list[bytes] = []
-    push, pop = stack.append, stack.pop
+    leaf, node = iter(leaves).__next__, iter(proofs).__next__
+    stack: list[list[bytes]] = []
     for step in _steps(size, wanted):
         if step == _JOIN:
-            right, state = pop(), copy()
-            state.update(pop() + right)
-            push(state.digest())
+            right = stack.pop()
+            stack.append(_parents(stack.pop(), right))
         else:
-            push(leaf() if step == _LEAF else node())
-    return pop()
+            stack.append(leaf() if step == _LEAF else node())
+    return stack.pop()
+
+
+def _parents(left: list[bytes], right: list[bytes]) -> list[bytes]:
+    """The hash over each two."""
+    core = CORE.get(Algorithm.SM3)
+    if core is not None:
+        both = [b""] * (2 * len(left))
+        both[::2], both[1::2] = left, right
+        return split(core.parents(b"".join(both)))
+    copy: Copy = NODE_CONTEXT[Algorithm.SM3].copy
+    # `update` gives None, always: this is the one way to three calls a node without a fourth to append.
+    return [state.digest() for one, two in zip(left, right, strict=True) if (state := copy()).update(one + two) is None]
 
 
 def kept_size(size: int) -> int:

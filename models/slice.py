@@ -18,10 +18,10 @@ from models.anchor import BlockRef, block_refs
 from models.canonical import JSONValue, canonical, format_time, members, parse_canonical, parse_time
 from models.counting import Counted, index_of
 from models.declaration import Declaration, EvidenceAlgorithm, check_count, check_stream_id, check_text
-from models.digest import DIGEST_BYTES, Algorithm, Pair, hasher, pair, sha256, sm3
+from models.digest import DIGEST_BYTES, Algorithm, Pair, hasher, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
-from models.header import usual_header
+from models.header import pairs, usual_header
 from models.leaf import (
     FRAMED_AT_ONCE,
     LINE_TAG,
@@ -42,25 +42,10 @@ from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, 
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
 
 __all__ = [
-    "Buffer",
-    "Epoch",
-    "IndexEntry",
-    "Kind",
-    "Position",
-    "Record",
-    "SliceCommitment",
-    "SliceHeader",
-    "check_deadline",
-    "check_link",
-    "check_tiling",
-    "commit_slice",
-    "index_leaf",
-    "index_of",
-    "line_leaf",
-    "line_leaves",
-    "open_index",
+    "Buffer", "Epoch", "IndexEntry", "Kind", "Position", "Record", "SliceCommitment", "SliceHeader", "check_deadline",
+    "check_link", "check_tiling", "commit_slice", "index_leaf", "index_of", "line_leaf", "line_leaves", "open_index",
     "open_line",
-]
+]  # fmt: skip
 
 TEMPLATE: Final = "stream-slice@1"
 STAGE: Final = "流式数据-分片"
@@ -373,11 +358,17 @@ class SliceHeader:
 
         Raises: Malformed on any deviation from the schema; Unknown for another version of it.
         """
-        usual = usual_header(data) if len(data) <= MAX_HEADER_BYTES else None
-        return cls._parse(data) if usual is None else cls(*usual)
+        return next(cls.parse_each((data,)))
 
     @classmethod
-    def _parse(cls, data: bytes) -> SliceHeader:
+    def parse_each(cls, datas: Sequence[bytes]) -> Iterator[SliceHeader]:
+        """The headers whose canonical bytes are each of `datas`, as `parse` gives them; their digests are made together."""
+        for data, digests in zip(datas, pairs(datas), strict=True):
+            usual = usual_header(data) if len(data) <= MAX_HEADER_BYTES else None
+            yield cls._parse(data, digests) if usual is None else cls(*(*usual, data, digests))
+
+    @classmethod
+    def _parse(cls, data: bytes, digests: Pair) -> SliceHeader:
         value = parse_canonical(data, max_bytes=MAX_HEADER_BYTES, what="slice header")
         check_format(value, "cz-slice")
         (
@@ -411,7 +402,7 @@ class SliceHeader:
             Position.parse(start),
             stream_id,
             data,
-            pair(data),
+            digests,
         )
 
     @property

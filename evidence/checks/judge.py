@@ -85,6 +85,8 @@ class Judge:
     _said: dict[int, dict[Verdict, list[str]]] = field(default_factory=dict)
     _more: Counter[tuple[int, Verdict]] = field(default_factory=Counter)
     _signatures: int = 0
+    _signed: float = 0
+    """What these signatures are as work."""
     _work: float = 0
 
     def _say(self, number: int, verdict: Verdict, detail: str) -> None:
@@ -138,6 +140,7 @@ class Judge:
         """
         self._signatures += count
         limit = MAX_SIGNATURES[available_backend()]
+        self._signed = SIGNATURES_WORK * self._signatures / limit
         if self._signatures > limit:
             raise Undecided(f"bundle holds more signatures than are verified in one run: expected at most {limit}")
 
@@ -147,7 +150,7 @@ class Judge:
         Raises: Undecided beyond what one run does.
         """
         self._work += microseconds
-        if self._work + SIGNATURES_WORK * self._signatures / MAX_SIGNATURES[available_backend()] > MAX_WORK:
+        if self._work + self._signed > MAX_WORK:
             raise Undecided("answer is more work than is done in one run: expected a shorter range, or fewer keywords or lines")
 
     def steps(self) -> tuple[Step, ...]:

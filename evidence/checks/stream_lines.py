@@ -16,7 +16,7 @@ from models.digest import Algorithm, Pair
 from models.errors import EvidenceError, Undecided, VerificationError
 from models.extraction import label_of, values_in, verify_value
 from models.leaf import occurrences, open_index, open_line
-from models.merkle import flat, leaf_hash, leaf_hashes, verify_subset
+from models.merkle import flat, leaf_hash, verify_subset
 from models.nodes import SALT_BYTES
 from models.record import Buffer, Record, counted_part
 from models.recount import check_pieces
@@ -131,24 +131,22 @@ class SliceLines:
 
     def _usual_index(self, header: SliceHeader, declared: DeclaredCase, asked: Asked) -> list[Places] | None:
         """What `_index` gives for a row of the usual form with which all is well; None, and the row not taken, of any other."""
-        form = declared.usual_row(asked.ranks, self._matter.question.keywords)
-        row = None if form is None else self._rows[INDEX].usual(form.pattern)
+        form = declared.usual_form(asked.ranks, self._matter.question.keywords)
+        row = None if form is None else self._rows[INDEX].usual(form)
         if form is None or row is None or header.index is None:
             return None
-        *entries, number, proof = row.groups()
-        leaves = [text.replace(b'\\"', b'"') for text in entries[::3]]
-        if int(number) != header.number or form.root(leaf_hashes(leaves), proof) != header.index.sm3:
+        if row.number != header.number or row.root != header.index.sm3:
             return None
-        found: list[Places] = [[] for _ in leaves]
-        for at, (n, places) in enumerate(zip(entries[1::3], entries[2::3], strict=True)):
-            if places or n != b"0":
-                try:
-                    found[at] = occurrences(loads(b"[%b]" % places), int(n), "index leaf", lines=header.lines)
-                except VerificationError:
-                    return None  # said by the general rules
+        found: list[Places] = []
+        for n, places in zip(row.counts, row.places, strict=True):
+            try:
+                said = places or n != b"0"
+                found.append(occurrences(loads(b"[%b]" % places), int(n), "index leaf", lines=header.lines) if said else [])
+            except VerificationError:
+                return None  # said by the general rules
         self._rows[INDEX].take()
-        if form.size == len(leaves):
-            self._all_leaves = leaves
+        if form.size == len(row.leaves):
+            self._all_leaves = list(row.leaves)
         self._judge.not_checked.add(UNSALTED)
         return found
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from binascii import a2b_base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from json import loads
 
 from evidence.checks.case import Case
+from evidence.checks.stream_usual import UsualForm, UsualRow
 from models.answer import MAX_LINE_BYTES
 from models.canonical import JSONValue, b64u, members, parse_canonical, unb64
 from models.checkpoint import MAX_PATH_HASHES
-from models.declaration import Declaration, EvidenceAlgorithm
-from models.digest import DIGEST_BYTES
+from models.declaration import Declaration
 from models.errors import EvidenceError, Malformed, VerificationError
-from models.levels import proof_length, subset_root
 from models.question import Question
 from models.record import MAX_SLICE_RECORDS
-from models.usual import INDEX_ROW, row_of_leaves
+from models.usual import INDEX_ROW
 
 MAX_ROW_VALUES = 3 * MAX_SLICE_RECORDS + 64
 """Values in one row, apart from what stands inside its texts: as many as a slice shown whole has, and no more."""
 VALUE_COST, BYTES_READ = 3, 50
 """What a value in a row costs to read and to judge, in microseconds; how many bytes of it are read in one."""
+ROWS_AT_ONCE = 64
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PRINTABLE = 32
 
@@ -49,41 +48,13 @@ class DeclaredCase:
     indexed: bool = False
     """Of a value: whether the declaration has the rule, and the value's cell is proven."""
     preserved: bool = False
-    _usual: tuple[tuple[tuple[int, int], ...], UsualRow | None] | None = None
+    _usual: tuple[tuple[tuple[int, int], ...], UsualForm | None] | None = None
 
-    def usual_row(self, ranks: tuple[tuple[int, int], ...], keywords: Sequence[bytes]) -> UsualRow | None:
+    def usual_form(self, ranks: tuple[tuple[int, int], ...], keywords: Sequence[bytes]) -> UsualForm | None:
         """The usual form of a row of the index under this declaration; None where rows have another."""
         if self._usual is None or self._usual[0] != ranks:
-            self._usual = ranks, UsualRow.of(self.declaration, ranks, keywords)
+            self._usual = ranks, UsualForm.of(self.declaration, ranks, keywords)
         return self._usual[1]
-
-
-@dataclass(frozen=True, slots=True)
-class UsualRow:
-    """The form that almost every row of the index has: what it matches need not be read, and its proof is walked as all others.
-
-    Shapes: `wanted` the ranks asked, ascending; `size` how many keywords are declared.
-    """
-
-    pattern: re.Pattern[bytes]
-    size: int
-    wanted: tuple[int, ...]
-
-    @classmethod
-    def of(cls, declaration: Declaration, ranks: Sequence[tuple[int, int]], keywords: Sequence[bytes]) -> UsualRow | None:
-        """The form under a declaration, `ranks` being (place in the question, rank in K); None if the list is shown whole."""
-        wanted, size = tuple(rank for _, rank in ranks), declaration.keywords_size
-        if not wanted or list(wanted) != sorted(set(wanted)) or wanted[-1] >= size or declaration.index == EvidenceAlgorithm.HASH:
-            return None
-        texts = [(rank, b64u(keywords[place])) for place, rank in ranks]
-        return cls(row_of_leaves(texts, proof_length(size, wanted)), size, wanted)
-
-    def root(self, leaves: Sequence[bytes], proof: bytes) -> bytes:
-        """The root to which the leaf hashes and the proof of a row lead, the proof as the pattern gives it."""
-        # Each hash with A in place of its padding is 44 characters, which are its 32 bytes and a zero.
-        raw = a2b_base64(proof.replace(b'=","', b"A") + b"A") if proof else b""
-        path = [raw[at : at + DIGEST_BYTES] for at in range(0, len(raw), DIGEST_BYTES + 1)]
-        return subset_root(self.size, self.wanted, leaves, path)
 
 
 @dataclass(slots=True)
@@ -108,7 +79,12 @@ class Rows:
         self._case = case
         self._name = name
         self._check = number
-        self._lines: Iterator[bytes] = case.files.lines(name, limit=MAX_LINE_BYTES) if name in case.files else iter(())
+        self._some: Iterator[list[bytes]] = case.files.some_lines(name, limit=MAX_LINE_BYTES) if name in case.files else iter(())
+        self._lines: list[bytes] = []
+        """Some rows as they stand, the first `_taken` of which were met."""
+        self._taken = 0
+        self._judged: tuple[UsualForm, int, list[UsualRow | None]] | None = None
+        """What the usual form says of some of these rows, from a place on."""
         self._line: bytes | None = None
         """The next row as it stands, neither read nor taken yet."""
         self._ahead: dict[str, JSONValue] | None = None
@@ -119,9 +95,12 @@ class Rows:
     def _next_line(self) -> bytes | None:
         """The next row as it stands, its reading counted; None at the end."""
         if self._line is None:
-            line = self._line = next(self._lines, None)
-            self._ended = line is None
-            if line is not None:
+            if self._taken == len(self._lines):
+                self._lines, self._taken, self._judged = next(self._some, []), 0, None
+            self._ended = not self._lines
+            if self._lines:
+                line = self._line = self._lines[self._taken]
+                self._taken += 1
                 values = line.count(b",") + line.count(b"[") + line.count(b"{")
                 self._case.judge.spend(VALUE_COST * values + len(line) / BYTES_READ)
                 if values > MAX_ROW_VALUES:
@@ -150,7 +129,7 @@ class Rows:
             raise Malformed("row is not an object")
         return value
 
-    def usual(self, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+    def usual(self, form: UsualForm) -> UsualRow | None:
         """The next row, not taken, if it has that form: `take` takes it, else `next` or `of` reads it by the general rules.
 
         Raises: as they do, for a row that cannot be read.
@@ -162,7 +141,12 @@ class Rows:
         except EvidenceError:
             self.broken = True
             raise
-        return None if line is None else form.fullmatch(line)
+        if line is None:
+            return None
+        here = self._taken - 1
+        if self._judged is None or self._judged[0] is not form or here - self._judged[1] == len(self._judged[2]):
+            self._judged = form, here, form.judge(self._lines[here : here + ROWS_AT_ONCE])
+        return self._judged[2][here - self._judged[1]]
 
     def take(self) -> None:
         """Take the row that `usual` gave."""

@@ -35,6 +35,8 @@ class Walk:
         self._rows = rows
         self._lines = SliceLines(matter, rows, recounted)
         self._place = -1
+        self._asked: tuple[DeclaredCase, Asked] | None = None
+        """What can be asked of the slices of the present declaration."""
         self._unindexed: set[tuple[int, str]] = set()
         self._pieces = 0
         self.first: SliceHeader | None = None
@@ -57,9 +59,11 @@ class Walk:
     def run(self) -> None:
         """Meet every header shown."""
         with self._judge.trying(23, SLICES) as attempt:
-            for line in self._matter.case.files.lines(SLICES, limit=MAX_HEADER_BYTES):
-                self._judge.spend(HEADER_COST + len(line) / BYTES_PARSED)
-                self._meet(SliceHeader.parse(line))
+            for lines in self._matter.case.files.some_lines(SLICES, limit=MAX_HEADER_BYTES):
+                headers = SliceHeader.parse_each(lines)
+                for line in lines:
+                    self._judge.spend(HEADER_COST + len(line) / BYTES_PARSED)
+                    self._meet(next(headers))
         self.whole = attempt.holds
 
     def _meet(self, header: SliceHeader) -> None:
@@ -125,9 +129,10 @@ class Walk:
         if declared is None:
             return
         declared.used = True
-        asked = self._asked_of(header, declared)
+        if self._asked is None or self._asked[0] is not declared:
+            self._asked = declared, self._asked_of(header, declared)
         if header.lines:
-            self._lines.judge(header, declared, asked)
+            self._lines.judge(header, declared, self._asked[1])
 
     def _judge_silence(self, header: SliceHeader, before: SliceHeader | None) -> None:
         """Check 27: no silence beyond the deadline, no gap, no epoch that was left unread."""

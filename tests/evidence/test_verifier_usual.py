@@ -33,7 +33,7 @@ def stream() -> Stream:
 def judged(made: Stream, files: dict[str, bytes], *, usual: bool) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         if not usual:
-            patch.setattr(DeclaredCase, "usual_row", lambda *_: None)
+            patch.setattr(DeclaredCase, "usual_form", lambda *_: None)
         report = verify(pack(files, "answer"), made.trust())
     return dataclasses.replace(report, bundle=None)
 

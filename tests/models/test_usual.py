@@ -13,10 +13,11 @@ import pytest
 from models.anchor import BlockRef
 from models.canonical import b64u, canonical, format_time, parse_canonical, unb64
 from models.counting import Counted
-from models.digest import Pair
-from models.errors import EvidenceError, VerificationError
+from models.digest import Algorithm, Pair, pair
+from models.errors import EvidenceError, Malformed, VerificationError
 from models.header import usual_header
 from models.leaf import index_leaf, open_index
+from models.nodes import CORE
 from models.slice import SliceHeader
 from models.usual import INDEX_LEAF, INDEX_ROW, row_of_leaves
 
@@ -68,12 +69,12 @@ def mutants(data: bytes, random: Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("data", HEADERS)
 def test_usual_header_is_read_as_the_general_rules_read_it(data: bytes) -> None:
     assert usual_header(data) is not None, "the form that all headers of records have"
-    assert SliceHeader.parse(data) == SliceHeader._parse(data)
+    assert SliceHeader.parse(data) == SliceHeader._parse(data, pair(data))
     accepted = 0
     for mutant in mutants(data, Random(data[100])):
         if usual_header(mutant) is not None:
             accepted += 1
-            assert SliceHeader.parse(mutant) == SliceHeader._parse(mutant)
+            assert SliceHeader.parse(mutant) == SliceHeader._parse(mutant, pair(mutant))
     assert accepted, "some mutants change a digit only"
 
 
@@ -84,6 +85,7 @@ def test_usual_header_is_read_as_the_general_rules_read_it(data: bytes) -> None:
         {"slice_create_time": "2026-02-30T06:00:00.123Z"}, {"next_by": "0000-11-21T07:00:00.123Z"},
         {"slice_create_time": "2026-11-21T24:00:00.000Z"},
         {"after": [BlockRef("b", 1, "00").to_json(), BlockRef("a", 1, "00").to_json()]},
+        {"after": [{"chain": "a", "hash": "abc", "height": 1}]},
         {"rules": [{"name": "b", "sha256": "1" * 64, "sm3": "2" * 64}] * 2},
         {"rules": [{"name": f"r{n:03}", "sha256": "1" * 64, "sm3": "2" * 64} for n in range(100)]},
     ],
@@ -93,6 +95,20 @@ def test_header_with_a_member_out_of_bounds_is_refused_all_the_same(other: dict[
     assert usual_header(data) is None
     with pytest.raises(EvidenceError):
         SliceHeader.parse(data)
+
+
+@pytest.mark.parametrize("core", [True, False])
+def test_headers_read_together_are_those_read_one_by_one(core: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 - a column
+    if not core:
+        monkeypatch.delitem(CORE, Algorithm.SM3, raising=False)
+    datas = [*HEADERS * 5, header(kind="gap", reason="retention")]
+    read = list(SliceHeader.parse_each(datas))
+    assert read == [SliceHeader.parse(data) for data in datas]
+    assert [each.pair for each in read] == [pair(data) for data in datas]
+    some = SliceHeader.parse_each([datas[0], datas[1][:-1], datas[2]])
+    assert next(some).data == datas[0]
+    with pytest.raises(Malformed):
+        next(some)
 
 
 def test_unusual_headers_are_read_by_the_general_rules() -> None:
