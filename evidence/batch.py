@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,10 +27,12 @@ from models.nodes import pairs
 
 KEY_BYTES = 16
 
+_quoted = lru_cache(maxsize=1024)(quoted)
+
 
 def idempotency_key(submitter: str, client_key: str) -> bytes:
     """The 16 bytes under which (submitter, client_key) stands for ever: SM3 of the JCS array. Source: formats §2.6."""
-    return sm3(f"[{quoted(submitter)},{quoted(client_key)}]".encode())[:KEY_BYTES]
+    return sm3(f"[{_quoted(submitter)},{quoted(client_key)}]".encode())[:KEY_BYTES]
 
 
 def link_key(subject_id: str, code: str) -> bytes:
@@ -141,7 +144,7 @@ class Batch:
             commitment=item.commitment,
             created_at=self.now,
             link=part,
-            on_chain_by=self.now + timedelta(seconds=item.promise_s),
+            on_chain_by=_after(self.now, item.promise_s),
             signature=item.signature,
             validated_by=item.validated_by,
         )
@@ -227,6 +230,11 @@ class Batch:
                 raise VerificationError(f"the database gave back other bytes than were written at leaf {sealed.leaf_index}")
             entries.append(made)
         return entries
+
+
+@lru_cache(maxsize=256)
+def _after(now: datetime, seconds: int) -> datetime:
+    return now + timedelta(seconds=seconds)
 
 
 def moment(milliseconds: int) -> datetime:

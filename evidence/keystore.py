@@ -127,11 +127,11 @@ class KeyStore:
         if not secrets and head is None:
             return {}
         month, wrap = self._wrapping.current()
-        rows = []
         for item, secret in secrets:
             if len(item) != ITEM_BYTES or len(secret) != SECRET_BYTES:
                 raise Malformed(f"item or secret has wrong length: expected 32 bytes each, got {len(item)} and {len(secret)}")
-            rows.append((item, month, wrap.seal(secret, aad=_aad(item))))
+        sealed = wrap.seal_each([(secret, _aad(item)) for item, secret in secrets])
+        rows = [(item, month, wrapped) for (item, _), wrapped in zip(secrets, sealed, strict=True)]
         self._step(Step.SECRETS_BEFORE)
         try:
             with self._writing() as connection:

@@ -290,7 +290,7 @@ class Evidence:
 
         S is put in as the bytes it already has: it is canonical, and its text is not made anew.
         """
-        blocks = ",".join([f'{{"chain":{quoted(b.chain)},"hash":"{b.hash}","height":{b.height}}}' for b in after])
+        blocks = ",".join([f'{{"chain":{_quoted(b.chain)},"hash":"{b.hash}","height":{b.height}}}' for b in after])
         place, signed = "null", "null"
         if link is not None:
             previous = "null" if link.previous is None else f"{{{_digests(link.previous)}}}"
@@ -298,10 +298,10 @@ class Evidence:
         if signature is not None:
             signed = canonical_text(signature.to_json())
         head = (
-            f'{{"after":[{blocks}],"commitment":{quoted(commitment)},"created_at":"{_format_time(created_at)}",'
+            f'{{"after":[{blocks}],"commitment":{_quoted(commitment)},"created_at":"{_format_time(created_at)}",'
             f'"format":"cz-evidence/1","link":{place},"on_chain_by":"{_format_time(on_chain_by)}","signature":{signed},"statement":'
         )
-        data = head.encode() + statement.data + f',"validated_by":{quoted(validated_by)}}}'.encode()
+        data = head.encode() + statement.data + f',"validated_by":{_quoted(validated_by)}}}'.encode()
         return cls(tuple(after), commitment, created_at, link, on_chain_by, signature, statement, validated_by, data)
 
     @classmethod

@@ -48,6 +48,23 @@ def test_same_content_never_gives_the_same_bytes_twice() -> None:
     assert len({seal_content(SECRET, ID, b"same") for _ in range(100)}) == 100
 
 
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_values_sealed_together_open_each_under_its_own_name_alone(count: int) -> None:
+    wrap = Wrap(bytes(range(16)))
+    values = [(b"same", b"item %d" % number) for number in range(count)]
+    sealed = wrap.seal_each(values)
+    assert [wrap.open(each, aad=aad) for each, (_, aad) in zip(sealed, values, strict=True)] == [b"same"] * count
+    assert len({each[:12] for each in sealed}) == count
+    for each in sealed[1:]:
+        with pytest.raises(VerificationError):
+            wrap.open(each, aad=b"item 0")
+
+
+def test_too_little_randomness_is_never_shared_out() -> None:
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        Wrap(bytes(16), randomness=lambda _n: bytes(12)).seal_each([(b"one", b""), (b"two", b"")])
+
+
 def test_content_key_is_bound_to_secret_and_item() -> None:
     key = content_key(SECRET, ID)
     assert len(key) == 16
