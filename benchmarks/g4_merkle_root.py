@@ -79,10 +79,11 @@ def against_core(datas: list[bytes], pairs: int, *, quick: bool) -> None:
         return
     count, data, expected = len(datas), b"".join(datas), plain_loop(datas)
     try:
-        for what, make in (
-            ("ours without the native core", lambda: ours(datas, Algorithm.SM3)),
-            ("the native core alone, from one buffer", lambda: of_buffer(core, data)),
-        ):
+        ways: dict[str, Callable[[], bytes]] = {
+            "ours without the native core": lambda: ours(datas, Algorithm.SM3),
+            "the native core alone, from one buffer": lambda: of_buffer(core, data),
+        }
+        for what, make in ways.items():
             if make() != expected:
                 raise RuntimeError("the roots differ")
             mine, theirs = alternate(rate(make, count), rate(lambda: plain_loop(datas), count), pairs)

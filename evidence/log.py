@@ -39,10 +39,6 @@ from models.signature import Signer
 
 MAX_BATCH = 4096
 MAX_WAITING = 20_000
-MAX_GATHER = 256
-MAX_GATHER_S = 0.02
-QUIET_TURNS = 2
-"""A commit begins when so many turns of the loop brought nothing new; under a flood when so many items wait, or after so long."""
 BACK_JUMP = timedelta(seconds=2)
 LOCK_TIMEOUT_S = 10
 
@@ -107,9 +103,6 @@ class Log:
         self._calls: deque[_Call] = deque()
         self._writes: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
         self._waiting = 0
-        self._arrived = 0
-        self._gathering: asyncio.AbstractEventLoop | None = None
-        self._gathered = False
         self._condition = threading.Condition()
         self._closing = False
         self._stopped: Unready | HomeRefused | None = None
@@ -192,18 +185,22 @@ class Log:
         """Nothing more is signed or written until the next start: this home was found to be a copy, or not the only one."""
         self._stopped = error
 
-    async def append(self, items: Sequence[Pending], *, checked: bool = False) -> list[Outcome]:
+    async def append(self, items: Sequence[Pending]) -> list[Outcome]:
         """Every item is in the log and flushed, stood there before, or is named with the error that refused it.
 
-        Shapes: n items → n outcomes, in order; all of one call lie in one commit. `checked` says that the
-            caller asked `check_open` when the items came.
+        Shapes: n items → n outcomes, in order; all of one call lie in one commit.
         Raises: Unready (nothing stored), OutcomeOpen (may be stored: send the same again), HomeRefused.
         Source: T/SAC 004—2024 6.4.3, 6.4.4; architecture §5 (Append).
         """
-        if checked:
-            self._check_running()
-        else:
-            self.check_open()
+        self.check_open()
+        return await self.submit(items)
+
+    def submit(self, items: Sequence[Pending]) -> asyncio.Future[list[Outcome]]:
+        """As `append`, for who asked `check_open` when the items came; the answer is told of in the event loop that asks.
+
+        Raises: Unready, HomeRefused.
+        """
+        self._check_running()
         loop = asyncio.get_running_loop()
         call = _Call(items, loop, loop.create_future())
         with self._condition:
@@ -211,22 +208,8 @@ class Log:
                 raise Overloaded("too many items wait to be sealed", retry_after_s=2)
             self._calls.append(call)
             self._waiting += len(items)
-            self._arrived += 1
-            begin, self._gathering = self._gathering is not loop, loop
-        if begin:
-            loop.call_soon(self._gather, loop, self._arrived, 0, loop.time() + MAX_GATHER_S)
-        return await call.future
-
-    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
-        """Tell the writer once the loop has taken in what had arrived: requests already on their way share the commit."""
-        arrived = self._arrived
-        quiet = 0 if arrived != seen else quiet + 1
-        if quiet < QUIET_TURNS and self._waiting < MAX_GATHER and loop.time() < until:
-            loop.call_soon(self._gather, loop, arrived, quiet, until)
-            return
-        with self._condition:
-            self._gathering, self._gathered = None, bool(self._calls)
             self._condition.notify()
+        return call.future
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """`change` ran in a transaction of its own in the writer's thread and is flushed.
@@ -246,17 +229,15 @@ class Log:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._calls and (self._gathered or self._closing)) and not self._writes:
+                while not self._calls and not self._writes:
                     if self._closing:
                         return
                     self._condition.wait()
                 writes, calls, count = list(self._writes), [], 0
                 self._writes.clear()
-                taking = self._gathered or self._closing
-                while taking and self._calls and count < MAX_BATCH:
+                while self._calls and count < MAX_BATCH:
                     calls.append(self._calls.popleft())
                     count += len(calls[-1].items)
-                self._gathered = taking and bool(self._calls)
             for change, future in writes:
                 self._write(change, future)
             if calls:

@@ -17,6 +17,7 @@ from json.encoder import encode_basestring
 
 from evidence import store as rows
 from evidence.access import Caller, Role
+from evidence.assembly import Assembly
 from evidence.batch import Existing, Outcome, Sealed, idempotency_key
 from evidence.contents import Contents
 from evidence.errors import Conflict, Forbidden
@@ -30,7 +31,6 @@ from models.evidence import Evidence, EvidenceId, Statement
 
 CONFLICT_TEMPLATE = "conflict@1"
 CONFLICTS_PER_KEY = 8
-_YIELD_EVERY = 16
 _note_text = lru_cache(maxsize=8)(encode_basestring)
 _format_time = lru_cache(maxsize=8)(format_time)
 
@@ -97,6 +97,7 @@ class Preservation:
     ) -> None:
         self._log, self._store, self._contents, self._preparation, self._intake = log, store, contents, preparation, intake
         self._clock, self._randomness = clock, randomness
+        self._assembly = Assembly(preparation, log)
 
     async def preserve(self, bodies: Sequence[JSONValue], caller: Caller, *, request_id: str) -> list[Preserved | EvidenceError]:
         """Every body has its answer, in order: preserved, standing already, or the error that refuses it.
@@ -108,21 +109,15 @@ class Preservation:
         if Role.BUSINESS not in caller.roles:
             raise Forbidden("role may not preserve: expected business")
         self._log.check_open()
-        answers: list[Preserved | EvidenceError | None] = [None] * len(bodies)
-        ready: list[tuple[int, Prepared]] = []
-        for first in range(0, len(bodies), _YIELD_EVERY):
-            if first:
-                await asyncio.sleep(0)
-            made = self._preparation.prepare_each(bodies[first : first + _YIELD_EVERY], caller, request_id)
-            for place, each in enumerate(made, first):
-                if isinstance(each, EvidenceError):
-                    answers[place] = each
-                else:
-                    ready.append((place, each))
-        outcomes = await self._log.append([made.pending for _, made in ready], checked=True) if ready else []
-        for (place, prepared), outcome in zip(ready, outcomes, strict=True):
-            answers[place] = await self._answer(prepared, outcome, request_id)
-        return [answer for answer in answers if answer is not None]
+        answers: list[Preserved | EvidenceError] = []
+        for made in await self._assembly.seal(bodies, caller, request_id=request_id) if bodies else ():
+            if isinstance(made, tuple):
+                answers.append(await self._answer(*made, request_id))
+            elif isinstance(made, EvidenceError):
+                answers.append(made)
+            else:
+                raise made
+        return answers
 
     async def preserve_prepared(self, prepared: Prepared, *, request_id: str) -> Preserved:
         """An item that was made ready elsewhere is preserved, as `preserve` does: a declaration or a slice of a stream.

@@ -13,7 +13,7 @@ import pytest
 from homes import business, file_submission, preserve, preserved, serving, settings_of
 
 from clock import ManualClock
-from evidence import log
+from evidence import assembly
 from evidence import store as rows
 from evidence.bootstrap import open_service
 from evidence.errors import Conflict, Damaged, HomeRefused, Stale, Unready
@@ -77,7 +77,7 @@ async def test_many_at_once_are_each_at_their_own_index_and_every_head_is_one_hi
 
 
 async def test_requests_that_arrive_turn_by_turn_share_one_commit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "MAX_GATHER_S", 60.0)  # however slow this machine is
+    monkeypatch.setattr(assembly, "MAX_GATHER_S", 60.0)  # however slow this machine is
     async with serving(settings) as service:
         asked = []
         for _ in range(20):

@@ -9,7 +9,7 @@ from homes import FUND, business, file_submission, serving, settings_of
 
 from evidence.content import open_content
 from evidence.errors import Forbidden
-from evidence.preparation import Prepared
+from evidence.preparation import Asked, Prepared
 from models.canonical import b64, canonical
 from models.errors import EvidenceError, Invalid
 from models.example import example
@@ -45,9 +45,10 @@ def bodies() -> list[Any]:
     ]
 
 
-def said(made: Prepared | EvidenceError) -> Any:
+def said(made: Prepared | Exception) -> Any:
     """All that may be compared: everything but the nonce and what lies under it."""
-    if isinstance(made, EvidenceError):
+    if isinstance(made, Exception):
+        assert isinstance(made, EvidenceError)
         return type(made), made.message, made.hint, getattr(made, "problems", None)
     assert made.secret is not None
     content = open_content(made.secret, made.statement.evidence_id, made.pending.content)
@@ -58,10 +59,12 @@ def said(made: Prepared | EvidenceError) -> Any:
 async def test_each_of_many_is_what_it_is_alone(tmp_path: Path, count: int) -> None:
     async with serving(settings_of(tmp_path / "home")) as service:
         preparation, caller = service.preservation._preparation, business(service)
-        alone = [said(made) for body in bodies() for made in preparation.prepare_each([body], caller, "r")]
+        alone = [said(made) for body in bodies() for made in preparation.prepare_each([Asked(body, caller, "r")])]
         given = bodies()
         groups = [given[at : at + count] for at in range(0, len(given), count)]
-        together = [said(made) for group in groups for made in preparation.prepare_each(group, caller, "r")]
+        together = [
+            said(made) for group in groups for made in preparation.prepare_each([Asked(body, caller, "r") for body in group])
+        ]
         assert together == alone
         assert [isinstance(each[0], type) for each in alone] == [place not in {0, 2, 4, 10, 13} for place in range(len(alone))]
 
@@ -69,7 +72,7 @@ async def test_each_of_many_is_what_it_is_alone(tmp_path: Path, count: int) -> N
 async def test_one_alone_is_given_or_its_refusal_raised(tmp_path: Path) -> None:
     async with serving(settings_of(tmp_path / "home")) as service:
         preparation, caller = service.preservation._preparation, business(service)
-        for body, (made,) in [(body, preparation.prepare_each([body], caller, "r")) for body in bodies()]:
+        for body, (made,) in [(body, preparation.prepare_each([Asked(body, caller, "r")])) for body in bodies()]:
             if isinstance(made, EvidenceError):
                 with pytest.raises(type(made)) as caught:
                     preparation.prepare(body, caller, "r")
@@ -92,7 +95,7 @@ async def test_content_and_statement_are_those_of_the_plain_encoders(tmp_path: P
 async def test_every_problem_of_a_refused_one_is_told(tmp_path: Path) -> None:
     async with serving(settings_of(tmp_path / "home")) as service:
         preparation, caller = service.preservation._preparation, business(service)
-        made = preparation.prepare_each(bodies(), caller, "r")
+        made = preparation.prepare_each([Asked(body, caller, "r") for body in bodies()])
         assert [type(made[place]) for place in (1, 3, 6, 7, 8)] == [Invalid, Invalid, Forbidden, Forbidden, Invalid]
         envelope, both = made[3], made[9]
         assert isinstance(envelope, Invalid)
