@@ -169,7 +169,7 @@ class Issuance:
         blocks = {f"blocks/{number}.json": proof for number, proof in enumerate(proven)}
         own = self._files(items, caller, [], graves=[self._contents.open(index) for index in graves])
         data = pack({**files, **blocks, **own}, "answer")
-        report = verify(data, self.trust())
+        report = verify(data, self.trust(), named=False)
         bad = [step for step in report.steps if step.verdict is Verdict.INVALID and step.number not in withheld]
         if report.verdict is None or bad:
             wrong = [f"{step.number}: {step.detail}" for step in bad]

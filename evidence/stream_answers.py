@@ -24,7 +24,7 @@ from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
 from models.anchor import BlockRef
-from models.answer import LINES, MAX_LINE_BYTES, Answering, Held, Shown, recount_name
+from models.answer import LINES, MAX_LINE_BYTES, Answering, Held, Parts, Shown, recount_name
 from models.canonical import JSONValue, b64, format_time, parse, unb64
 from models.counting import count
 from models.declaration import Declaration
@@ -425,16 +425,12 @@ class _CountsOnly(Answering):
 
 def _files(question: Question, holdings: StreamHoldings, asked: Asked, *, with_lines: bool) -> tuple[dict[str, bytes], Shown]:
     """The files of `stream/` that answer the question."""
-    files: dict[str, bytearray] = {}
-
-    def sink(name: str, data: bytes) -> None:
-        files.setdefault(name, bytearray()).extend(data)
-
+    parts = Parts()
     if with_lines:
-        shown = Answering(question, holdings, sink, whole=asked.whole, all_keywords=asked.all_keywords).write()
+        shown = Answering(question, holdings, parts.sink, whole=asked.whole, all_keywords=asked.all_keywords).write()
     else:
-        shown = _CountsOnly(question, holdings, sink).write()
-    return {name: bytes(data) for name, data in files.items()}, shown
+        shown = _CountsOnly(question, holdings, parts.sink).write()
+    return parts.files(), shown
 
 
 def _counted(payload: bytes, question: Question, declaration: Declaration) -> list[int]:

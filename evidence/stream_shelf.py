@@ -352,16 +352,17 @@ class StreamHoldings:
 
     def erased(self, number: int) -> bool:
         """As `Holdings.erased`."""
-        row = self.row(number)
-        return number not in self._secrets and self._shelf.is_erased(row.evidence_id)
+        return number not in self._secrets and self._shelf.is_erased(self.row(number).evidence_id)
 
     def row(self, number: int) -> SliceRow:
         """The stored slice of that number."""
-        if number not in self._page:
+        row = self._page.get(number)
+        if row is None:
             self._load(number)
-        if number not in self._page:
+            row = self._page.get(number)
+        if row is None:
             raise NotFound(f"no such slice in the stream: {number}")
-        return self._page[number]
+        return row
 
     def _rows(self, first: int) -> Iterator[SliceRow]:
         at = first
@@ -386,7 +387,8 @@ class StreamHoldings:
 
     def secret(self, number: int) -> bytes:
         """As `Holdings.secret`."""
-        self.row(number)
+        if number not in self._secrets:
+            self.row(number)
         if number not in self._secrets:
             what = "slice was erased: nothing of it can be opened" if self.erased(number) else "secret of a slice is missing"
             raise VerificationError(f"{what} (slice {number})")

@@ -271,10 +271,18 @@ def newest(connection: Connection, row: int) -> SliceRow | None:
 
 
 def first_from(connection: Connection, row: int, created_ms: int) -> int | None:
-    """The number of the first slice made at or after a time: their times ascend with their numbers."""
+    """The number of the first slice made at or after a time: their times ascend with their numbers, so that few are looked at."""
     s = slice_.c
-    found = connection.execute(select(func.min(s.number)).where(s.stream == row, s.created_ms >= created_ms)).scalar()
-    return None if found is None else int(found)
+    found, low, high = None, 0, connection.execute(select(func.max(s.number)).where(s.stream == row)).scalar()
+    while high is not None and low <= high:
+        middle = (low + high) // 2
+        query = select(s.number, s.created_ms).where(s.stream == row, s.number >= middle).order_by(s.number).limit(1)
+        number, at = connection.execute(query).one()
+        if at < created_ms:
+            low = number + 1
+        else:
+            found, high = int(number), middle - 1
+    return found
 
 
 def opening(connection: Connection, row: int, epoch: int) -> SliceRow | None:

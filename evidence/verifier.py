@@ -27,8 +27,12 @@ __all__ = ["OriginalDigest", "verify"]
 MAX_HASHED_BYTES = 512 << 20
 
 
-def verify(bundle: bytes, trust: bytes | TrustRoots, originals: Sequence[bytes | OriginalDigest] = ()) -> Report:
+def verify(
+    bundle: bytes, trust: bytes | TrustRoots, originals: Sequence[bytes | OriginalDigest] = (), *, named: bool = True
+) -> Report:
     """What `bundle` proves under `trust`, and whether `originals` are what it speaks of.
+
+    `named`: whether the report names the bundle by its digests. Who judges what he has just made needs none.
 
     Shapes: bundle ≤ 1 GiB; trust as the bytes of a trust file or parsed; originals as bytes, or as
         digests where they are too large to hold.
@@ -44,14 +48,14 @@ def verify(bundle: bytes, trust: bytes | TrustRoots, originals: Sequence[bytes |
         unpacked = unpack(bundle)
     except Unknown as error:
         judge.undecided(2, error.message)
-        return _report(judge, "", _digests(bundle), roots, None)
+        return _report(judge, "", _digests(bundle) if named else None, roots, None)
     except EvidenceError as error:
         return Report(None, malformed=f"bundle: {error.message}")
     judge.passed(1, f"one canonical encoding of {len(unpacked.files)} files")
     judge.not_checked.add(AUTHENTICITY)
     judge.answers = unpacked.kind == "answer"
     case = _run(unpacked, roots, judge, [original(one) if isinstance(one, bytes) else one for one in originals])
-    return _report(judge, unpacked.kind, _digests(bundle), roots, case)
+    return _report(judge, unpacked.kind, _digests(bundle) if named else None, roots, case)
 
 
 def _digests(bundle: bytes) -> Pair | None:

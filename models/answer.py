@@ -7,6 +7,7 @@ asked, and every line that their positions demand.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from models.keywords import keyword_proof, shown_ranks
 from models.leaf import index_leaf
 from models.levels import kept_size, subset_from
 from models.merkle import leaf_hashes, subset_path
+from models.nodes import SALT_BYTES
 from models.question import AskedValue, Question
 from models.record import Buffer
 from models.salting import CONTENT_SALT, INDEX_SALT, salts_at, slice_flat_salt, slice_key
@@ -126,6 +128,21 @@ Sink = Callable[[str, bytes], None]
 """Takes the next bytes of a file: `sink(name, data)`."""
 
 
+class Parts(defaultdict[str, list[bytes]]):
+    """A sink that keeps everything in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def sink(self, name: str, data: bytes) -> None:
+        """As `Sink`."""
+        self[name].append(data)
+
+    def files(self) -> dict[str, bytes]:
+        """Each file whole; what was taken is let go."""
+        return {name: b"".join(self.pop(name)) for name in list(self)}
+
+
 class _Writer:
     """Lines of JSON into files, within the limits that a verifier reads."""
 
@@ -201,6 +218,7 @@ class Answering:
         self._used: list[Declared] = []
         self._ranks: list[int] = []
         self._asked: list[int] = []
+        self._zeros: list[tuple[bytes, bytes]] = []
         self._cell_key: bytes | None = None
         self._proving = _Proving(holdings)
         self._counts = [0] * max(1, len(question.keywords))
@@ -265,6 +283,7 @@ class Answering:
         places = {keyword: rank for rank, keyword in enumerate(declared.keywords)}
         self._ranks = [places[keyword] for keyword in question.keywords if keyword in places]
         self._asked = [place for place, keyword in enumerate(question.keywords) if keyword in places]
+        self._zeros = [_around_salt(declared.keywords[rank]) for rank in self._ranks]
 
     def _use_rule(self, declared: Declared, asked: AskedValue) -> None:
         found = declared.declaration.rule(asked.rule)
@@ -305,9 +324,9 @@ class Answering:
 
     def _show_kept(self, number: int, kept: bytes) -> list[int]:
         """From the hashes that are kept: by its own a leaf is known to say zero, so that counts are opened only of hits."""
-        ranks, keywords = self._ranks, self._used[-1].keywords
+        ranks, size = self._ranks, self._used[-1].declaration.keywords_size
         drawn = self._index_salts(number, ranks)
-        leaves = [index_leaf(one, Counted(keywords[rank], 0, [])) for rank, one in zip(ranks, drawn, strict=True)]
+        leaves = [before + b64u(one).encode() + after for (before, after), one in zip(self._zeros, drawn, strict=True)]
         found: list[list[tuple[int, int]]] = [[] for _ in ranks]
         at = DIGEST_BYTES
         if leaf_hashes(leaves) != [kept[rank * at : (rank + 1) * at] for rank in ranks]:
@@ -316,7 +335,7 @@ class Answering:
             found = [entry.lines for entry in counted]
             for place, entry in zip(self._asked, counted, strict=True):
                 self._counts[place] += entry.n
-        self._out_index(number, zip(ranks, leaves, strict=True), subset_from(kept, len(keywords), ranks))
+        self._out_index(number, zip(ranks, leaves, strict=True), subset_from(kept, size, ranks))
         return self._question.demanded(found) if any(found) else []
 
     def _show_counted(self, number: int, declaration: Declaration) -> list[int]:
@@ -403,6 +422,13 @@ class Answering:
         )
 
 
+def _around_salt(keyword: bytes) -> tuple[bytes, bytes]:
+    """What stands before and behind the salt in an index leaf that says zero."""
+    salt = bytes(SALT_BYTES)
+    before, _, after = index_leaf(salt, Counted(keyword, 0, [])).partition(b64u(salt).encode())
+    return before, after
+
+
 def answer_files(
     question: Question,
     holdings: Holdings,
@@ -416,12 +442,8 @@ def answer_files(
 
     Raises: as `Answering.write`.
     """
-    files: dict[str, bytearray] = {}
-
-    def sink(name: str, data: bytes) -> None:
-        files.setdefault(name, bytearray()).extend(data)
-
-    shown = Answering(question, holdings, sink, whole=whole, all_keywords=all_keywords, absences=absences).write()
+    parts = Parts()
+    shown = Answering(question, holdings, parts.sink, whole=whole, all_keywords=all_keywords, absences=absences).write()
     for place, note in enumerate(notes):
-        sink(recount_name(place), note.encode())
-    return {name: bytes(data) for name, data in files.items()}, shown
+        parts.sink(recount_name(place), note.encode())
+    return parts.files(), shown

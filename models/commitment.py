@@ -131,6 +131,11 @@ def _keystream(key: bytes, first: int, count: int) -> bytes:
     return _sm4()(key, _COUNTERS[first * SALT_BYTES : (first + count) * SALT_BYTES])
 
 
+def sm4_blocks(key: bytes, blocks: bytes) -> bytes:
+    """SM4 of each block of 16 bytes by itself, under a key used for them only: salts are that of their counters."""
+    return _sm4()(key, blocks)
+
+
 @cache
 def _sm4() -> Callable[[bytes, bytes], bytes]:
     """SM4 of blocks under a key used for them only: by libcrypto, or where there is none by `cryptography` in twice the time."""

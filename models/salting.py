@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from models.commitment import derive
+from models.commitment import derive, sm4_blocks
 from models.nodes import SALT_BYTES
 
 CONTENT_SALT: Final = 0
@@ -39,12 +39,8 @@ def salt(key: bytes, index: int) -> bytes:
 def salts_at(key: bytes, indexes: Sequence[int]) -> list[bytes]:
     """The salts at these places under `key`: the blocks of the keystream at their counters, and no others."""
     counters = b"".join([index.to_bytes(SALT_BYTES) for index in indexes])
-    stream = Cipher(algorithms.SM4(key), _BLOCKS).encryptor().update(counters)
+    stream = sm4_blocks(key, counters)
     return [stream[start : start + SALT_BYTES] for start in range(0, len(stream), SALT_BYTES)]
-
-
-_BLOCKS: Final = modes.ECB()  # noqa: S305 - of counters, each once: what CTR is made of
-"""One block at a time, made once: for few salts to make a mode costs more than to use it."""
 
 
 def slice_key(secret: bytes, tag: str, stream_id: str, number: int) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_report_is_the_same_for_the_same_inputs() -> None:
     first, second = verify(GOOD, TRUST), verify(bytes(bytearray(GOOD)), TrustRoots.parse(TRUST))
     assert first.to_text() == second.to_text()
     assert render(first) == render(second)
+
+
+@pytest.mark.parametrize(
+    "file", ["good/merkle.cz", *sorted({case["file"] for case in CASES if case["verdict"] == "INVALID"})[:3]]
+)
+def test_report_that_does_not_name_its_bundle_says_all_the_rest(file: str) -> None:
+    report = verify(read(file), TRUST)
+    assert report.bundle == pair(read(file))
+    assert verify(read(file), TRUST, named=False) == replace(report, bundle=None)
 
 
 def test_report_is_the_same_in_another_process() -> None:

@@ -20,6 +20,7 @@ from models.extraction import Rule
 from models.leaf import index_leaf, open_index, open_line
 from models.merkle import leaf_hash, root, subset_path, verify_subset
 from models.record import Buffer, Position, Record
+from models.salting import keystream, salt, salts_at
 from models.slice import (
     NO_INDEX,
     Epoch,
@@ -285,3 +286,11 @@ def _drop(value: dict[str, Any], name: str) -> bytes:
 def test_every_member_is_needed(name: str) -> None:
     with pytest.raises(Malformed):
         SliceHeader.parse(_drop(json.loads(BASE.data), name))
+
+
+def test_salts_at_places_are_those_of_the_keystream() -> None:
+    key = bytes(range(16))
+    stream = keystream(key, 600)
+    for places in ([0], [7], [599, 3, 3, 255, 256], list(range(600)), []):
+        assert salts_at(key, places) == [stream[16 * place : 16 * place + 16] for place in places]
+    assert salt(key, 1 << 40) == keystream(key, 1, first=1 << 40)
