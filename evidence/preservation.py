@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
+from typing import NamedTuple
 
 from evidence import store as rows
 from evidence.access import Caller, Role
 from evidence.assembly import Assembly
-from evidence.batch import Existing, Outcome, Sealed, idempotency_key
+from evidence.batch import Existing, Sealed, idempotency_key
 from evidence.contents import Contents
 from evidence.errors import Conflict, Forbidden
 from evidence.log import Log
@@ -35,8 +36,7 @@ _note_text = lru_cache(maxsize=8)(encode_basestring)
 _format_time = lru_cache(maxsize=8)(format_time)
 
 
-@dataclass(frozen=True, slots=True)
-class Preserved:
+class Preserved(NamedTuple):
     """An accepted item and our promise: signed head, path, and the time until which it will be on the chain."""
 
     evidence_id: EvidenceId
@@ -69,16 +69,24 @@ class Preserved:
             value["secret"] = b64(self.secret)
         return value
 
-    def to_text(self) -> str:
-        """The same body as JSON text, put together from parts: all answers of one commit share the checkpoint's."""
-        proof = ",".join([f'"{text}"' for text in b64_each(self.inclusion_proof)])
-        secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
-        return (
+    def to_bytes(self) -> bytes:
+        """The same body as compact JSON in UTF-8, put together from parts: all answers of one commit share the checkpoint's."""
+        head = (
             f'{{"evidence_id":"{self.evidence_id}","state":"{self.state}","leaf_index":{self.leaf_index},'
-            f'"package_hash":"{self.package_hash.hex()}","evidence":{encode_basestring(self.evidence.decode())},'
-            f'"promise":{{"checkpoint":{_note_text(self.checkpoint)},"inclusion_proof":[{proof}],'
-            f'"on_chain_by":"{_format_time(self.on_chain_by)}"}}{secret}}}'
+            f'"package_hash":"{self.package_hash.hex()}","evidence":"'
         )
+        tail = (
+            f'","promise":{{"checkpoint":{_note_text(self.checkpoint)},"inclusion_proof":{_listed(self.inclusion_proof)},'
+            f'"on_chain_by":"{_format_time(self.on_chain_by)}"}}'
+        )
+        # E is canonical, so that of what JSON escapes only these two can stand in it.
+        evidence = self.evidence.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
+        return b"".join((head.encode(), evidence, tail.encode(), secret.encode(), b"}"))
+
+
+def _listed(path: Sequence[bytes]) -> str:
+    return '["' + '","'.join(b64_each(path)) + '"]' if path else "[]"
 
 
 class Preservation:
@@ -112,7 +120,11 @@ class Preservation:
         answers: list[Preserved | EvidenceError] = []
         for made in await self._assembly.seal(bodies, caller, request_id=request_id) if bodies else ():
             if isinstance(made, tuple):
-                answers.append(await self._answer(*made, request_id))
+                prepared, outcome = made
+                if isinstance(outcome, Sealed):
+                    answers.append(self._promised(prepared, outcome))
+                else:
+                    answers.append(await self._standing_or_refused(prepared, outcome, request_id))
             elif isinstance(made, EvidenceError):
                 answers.append(made)
             else:
@@ -126,7 +138,9 @@ class Preservation:
         """
         self._log.check_open()
         (outcome,) = await self._log.append([prepared.pending])
-        answer = await self._answer(prepared, outcome, request_id)
+        if isinstance(outcome, Sealed):
+            return self._promised(prepared, outcome)
+        answer = await self._standing_or_refused(prepared, outcome, request_id)
         if isinstance(answer, EvidenceError):
             raise answer
         return answer
@@ -145,26 +159,27 @@ class Preservation:
 
     # --- after the log ----------------------------------------------------------------------------------------
 
-    async def _answer(self, prepared: Prepared, outcome: Outcome, request_id: str) -> Preserved | EvidenceError:
+    def _promised(self, prepared: Prepared, sealed: Sealed) -> Preserved:
+        evidence = sealed.evidence
+        return Preserved(
+            evidence.evidence_id,
+            sealed.leaf_index,
+            self._intake.state_of(sealed.leaf_index),
+            evidence.package_hash,
+            evidence.data,
+            prepared.secret if prepared.submission.secret is None else None,
+            True,
+            sealed.note,
+            sealed.path,
+            sealed.size,
+            evidence.on_chain_by,
+        )
+
+    async def _standing_or_refused(
+        self, prepared: Prepared, outcome: Existing | EvidenceError, request_id: str
+    ) -> Preserved | EvidenceError:
         if isinstance(outcome, EvidenceError):
             return outcome
-        if isinstance(outcome, Sealed):
-            evidence = outcome.evidence
-            secret = prepared.secret if prepared.submission.secret is None else None
-            state = self._intake.state_of(outcome.leaf_index)
-            return Preserved(
-                evidence.evidence_id,
-                outcome.leaf_index,
-                state,
-                evidence.package_hash,
-                evidence.data,
-                secret,
-                True,
-                outcome.note,
-                outcome.path,
-                outcome.size,
-                evidence.on_chain_by,
-            )
         try:
             return await self._again(prepared, outcome, request_id)
         except EvidenceError as error:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -59,6 +59,11 @@ def create_app(service: Service, *, randomness: Callable[[int], bytes] = os.uran
     return Door(service, randomness=randomness)
 
 
+_JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
+
+
 class _Answer:
     """`send` with the headers that every answer has; remembers the status."""
 
@@ -66,18 +71,22 @@ class _Answer:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id.encode("ascii")
+        self._request_id = (b"x-request-id", request_id.encode("ascii"))
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", self._request_id),
-                (b"x-content-type-options", b"nosniff"),
-            ]
+            message["headers"] = [*message.get("headers", ()), self._request_id, _NO_SNIFF]
         await self._send(message)
+
+    async def whole(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send a whole JSON answer, which no cache keeps."""
+        self.status = status
+        length = (b"content-length", b"%d" % len(body))
+        named = [_JSON, length, _NO_STORE, *headers, self._request_id, _NO_SNIFF]
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
+        await self._send({"type": "http.response.body", "body": body})
 
 
 class Door:
@@ -96,24 +105,10 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self._service.start()
-        except EvidenceError as error:
-            await send({"type": "lifespan.startup.failed", "message": error.message})
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._live(receive, send)
             return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._service.stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         if scope["method"] == "HEAD":
             # What GET says without its body; the server leaves that out because its own scope still says HEAD.
@@ -124,7 +119,10 @@ class Door:
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
         name_request(request_id)
         try:
-            await (hot or self.framework)(scope, receive, answer)
+            if hot is None:
+                await self.framework(scope, receive, answer)
+            else:
+                await answer.whole(*await hot(scope, receive))
         except EvidenceError as error:
             await self._refuse(error, scope, receive, answer)
         except DBAPIError as error:
@@ -137,6 +135,18 @@ class Door:
             self._latency.observe(
                 scope["method"] if route != _UNROUTED else "*", route, answer.status or 499, time.perf_counter() - started
             )
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._service.start()
+        except EvidenceError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._service.stop()
+        await send({"type": "lifespan.shutdown.complete"})
 
     async def _refuse(self, error: EvidenceError, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if answer.status:

@@ -7,10 +7,9 @@ parser; the web framework only describes these two routes.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from evidence.access import Caller, Role
 from evidence.api.problems import Busy, encode, language_of, problem_value, refused
@@ -21,6 +20,9 @@ from evidence.preservation import Preserved
 from evidence.settings import AnchorMode
 from models.canonical import MAX_BODY_BYTES, JSONValue, canonical
 from models.errors import EvidenceError, Invalid, Problem
+
+Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
+"""What a hot route says: a status, a JSON body, and headers beside those that every such answer has."""
 
 MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 16 << 20
@@ -87,8 +89,8 @@ class Intake:
     def __init__(self, service: Service, lanes: Lanes) -> None:
         self._service, self._lanes = service, lanes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; every refusal is raised.
+    async def __call__(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer to one request; every refusal is raised.
 
         Raises: Unauthorised, Forbidden, Busy, Malformed, Invalid, Conflict, Stale, Erased, Unready and
             what else `preserve` returns.
@@ -105,11 +107,11 @@ class Intake:
             if wait_s is None and self._service.settings.anchor_mode is AnchorMode.REALTIME:
                 wait_s = REALTIME_WAIT_S
             if wait_s is not None:
-                result = replace(result, state=await self._service.anchoring.wait_final(result.leaf_index, wait_s))
+                result = result._replace(state=await self._service.anchoring.wait_final(result.leaf_index, wait_s))
         finally:
             self._lanes.leave(caller.account)
-        location = (b"location", b"/v1/evidence/" + result.evidence_id.encode("ascii"))
-        await _answer(send, 201 if result.created else 200, result.to_text(), location)
+        location = b"/v1/evidence/" + result.evidence_id.encode("ascii")
+        return 201 if result.created else 200, result.to_bytes(), [(b"location", location)]
 
 
 class BatchIntake:
@@ -120,8 +122,8 @@ class BatchIntake:
     def __init__(self, service: Service, lanes: Lanes) -> None:
         self._service, self._lanes = service, lanes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; a refusal of the whole is raised, a refusal of one item stands in its result.
+    async def __call__(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer to one request; a refusal of the whole is raised, a refusal of one item stands in its result.
 
         Raises: Unauthorised, Forbidden, Busy, Malformed, Invalid, TooLarge.
         """
@@ -140,8 +142,8 @@ class BatchIntake:
         finally:
             self._lanes.leave(caller.account)
         language = language_of({"accept-language": (header(scope, b"accept-language") or b"").decode("latin-1")})
-        listed = ",".join([_result(index, result, request_id, language) for index, result in enumerate(results)])
-        await _answer(send, 200, f'{{"results":[{listed}]}}')
+        listed = b",".join([_result(index, result, request_id, language) for index, result in enumerate(results)])
+        return 200, b'{"results":[%b]}' % listed, []
 
     async def _preserve(
         self, submissions: list[JSONValue], caller: Caller, *, request_id: str, whole: int
@@ -173,26 +175,8 @@ def _submissions(body: JSONValue) -> list[JSONValue]:
     raise Invalid("batch has wrong form: expected 1 to 1000 submissions", (problem,))
 
 
-def _result(index: int, result: Preserved | EvidenceError, request_id: str, language: str) -> str:
+def _result(index: int, result: Preserved | EvidenceError, request_id: str, language: str) -> bytes:
     if isinstance(result, EvidenceError):
         problem = problem_value(result, request_id=request_id, language=language)
-        return encode({"index": index, "status": problem["status"], "problem": problem}).decode()
-    return f'{{"index":{index},"status":{201 if result.created else 200},{result.to_text()[1:]}'
-
-
-async def _answer(send: Send, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
-    """Send JSON text as a whole answer that no cache keeps."""
-    body = text.encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode("ascii")),
-                (b"cache-control", b"no-store"),
-                *headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+        return encode({"index": index, "status": problem["status"], "problem": problem})
+    return b'{"index":%d,"status":%d,%b' % (index, 201 if result.created else 200, result.to_bytes()[1:])

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import uvicorn
@@ -37,6 +38,20 @@ def _last_words(status_line: bytes, error: EvidenceError) -> bytes:
     body = encode(value)
     head = b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return head % (status_line, MEDIA_TYPE.encode(), len(body)) + body
+
+
+@lru_cache(maxsize=256)
+def _form(status: int, names: tuple[bytes, ...]) -> tuple[int, bytes | None]:
+    """Which header is the length, and a head of these headers with a place for each value; None where uvicorn has to judge.
+
+    Applications give the same few lists of names again and again; values come from callers too, and are judged each time.
+    """
+    judged = {b"connection", b"transfer-encoding"}
+    if b"content-length" not in names or any(HEADER_RE.search(name) or name != name.lower() or name in judged for name in names):
+        return 0, None
+    lines = [b"%b: \0\r\n" % name for name in names]
+    head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
+    return names.index(b"content-length"), head.replace(b"%", b"%%").replace(b"\0", b"%b")
 
 
 class WholeCycle(RequestResponseCycle):
@@ -84,17 +99,14 @@ class WholeCycle(RequestResponseCycle):
         if message.get("more_body") or self.flow.write_paused or self.disconnected or not self.keep_alive:
             return False
         headers = [*self.default_headers, *start["headers"]]
-        if (b"content-length", b"%d" % len(body)) not in headers or self.scope["method"] == "HEAD":
+        length_at, form = _form(start["status"], tuple([name for name, _ in headers]))
+        values = tuple([value for _, value in headers])
+        if form is None or values[length_at] != b"%d" % len(body) or self.scope["method"] == "HEAD":
             return False
-        names, values = zip(*headers, strict=True)
-        joined = b"".join(names)
-        if HEADER_RE.search(joined) or HEADER_VALUE_RE.search(b"".join(values)):
+        if HEADER_VALUE_RE.search(b"".join(values)):
             return False
-        if b"connection" in names or joined != joined.lower():
-            return False
-        head = b"".join([b"%b: %b\r\n" % header for header in headers])
         self.waiting_for_100_continue = False
-        self.transport.write(b"".join((STATUS_LINE[start["status"]], head, b"\r\n", body)))
+        self.transport.write(form % values + body)
         self.response_complete = True
         self.message_event.set()
         self.on_response()

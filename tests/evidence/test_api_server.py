@@ -96,6 +96,10 @@ async def _shapes(scope: Scope, receive: Receive, send: Send) -> None:
     said = {
         "/whole": (sized, whole),
         "/capital": ({**sized, "headers": [*sized["headers"], (b"Y", b"1")]}, whole),
+        "/percent": ({**sized, "headers": [*sized["headers"], (b"y%b%%", b"%b %% \xff")]}, whole),
+        "/twice": ({**sized, "headers": [*sized["headers"], (b"content-length", b"5")]}, whole),
+        "/chunked": ({**sized, "headers": [*sized["headers"], (b"transfer-encoding", b"chunked")]}, whole),
+        "/bare": ({**start, "headers": []}, whole),
         "/pieces": (sized, piece, {**piece, "more_body": False}),
         "/unsized": (start, piece, piece, {"type": "http.response.body"}),
         "/closing": ({**sized, "headers": [*sized["headers"], (b"Connection", b"close")]}, whole),
@@ -120,6 +124,7 @@ async def _shapes(scope: Scope, receive: Receive, send: Send) -> None:
 _ASKED = [
     *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized", b"empty", b"closing")),
     *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"capital", b"short", b"split", b"headless", b"nothing")),
+    *(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"percent", b"twice", b"chunked", b"bare")),
     *(b"HEAD /%b HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in (b"whole", b"pieces", b"unsized")),
     b"GET /whole HTTP/1.0\r\nhost: a\r\n\r\n",
     b"GET /whole HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
