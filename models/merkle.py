@@ -12,10 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from models.digest import DIGEST_BYTES, Algorithm
 from models.errors import Malformed, VerificationError
+from models.native.library import offsets_of
 from models.nodes import (
     CHUNK,
     CORE,
     EMPTY_ROOT,
+    JOINED_BYTES,
+    LEAF,
     MAX_SIZE,
     NODE_CONTEXT,
     Copy,
@@ -31,6 +34,7 @@ from models.nodes import (
     leaf_hashes,
     node_hash,
     right_edge,
+    split,
 )
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "leaf_hashes",
     "node_hash",
     "root",
+    "roots",
     "subset_path",
     "verify_consistency",
     "verify_inclusion",
@@ -81,6 +86,19 @@ def root(leaf_hashes: Sequence[bytes], *, algorithm: Algorithm = Algorithm.SM3) 
     while len(level) > 1:
         level = _parents(level, copy)
     return level[0]
+
+
+def roots(trees: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """The SM3 root over the leaf *data* of each of many small trees, all hashed together where the native core is there.
+
+    Shapes: each tree n ≥ 1 leaves of any length → 32 bytes a tree.
+    Source: RFC 9162 2.1.1.
+    """
+    core = CORE.get(Algorithm.SM3)
+    leaves = [leaf for tree in trees for leaf in tree]
+    if core is None or not leaves or sum(map(len, leaves)) > JOINED_BYTES:
+        return [root(leaf_hashes(tree)) for tree in trees]
+    return split(core.roots(LEAF, b"".join(leaves), offsets_of(leaves), offsets_of(trees)))
 
 
 def inclusion_path(leaf_hashes: Sequence[bytes], index: int, *, algorithm: Algorithm = Algorithm.SM3) -> list[bytes]:

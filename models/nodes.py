@@ -17,13 +17,13 @@ from models.native import library as native
 
 MAX_SIZE = 1 << 63
 SALT_BYTES = 16
-_LEAF = b"\x00"
+LEAF = b"\x00"
 _NODE = b"\x01"
 _FLAT = b"\x02"
 CHUNK = 8192
 _FEW = 8
 _AT_ONCE = 1024
-_AT_ONCE_BYTES = 4 << 20
+JOINED_BYTES = 4 << 20
 """From so few messages on the native core is faster; so many of them, and so many bytes, are joined for it at a time."""
 
 _HASH = Struct(f"{DIGEST_BYTES}s")
@@ -33,7 +33,7 @@ hash_at: Callable[[bytes | bytearray, int], tuple[bytes]] = _HASH.unpack_from
 Copy = Callable[[], Any]
 """What gives a fresh copy of a context. Any, since the loops below ask `update` for the None it always gives."""
 
-LEAF_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _LEAF) for algorithm in Algorithm}
+LEAF_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, LEAF) for algorithm in Algorithm}
 _CONTEXT = hasher(Algorithm.SM3)
 NODE_CONTEXT: dict[Algorithm, Hasher] = {algorithm: hasher(algorithm, _NODE) for algorithm in Algorithm}
 EMPTY_ROOT: dict[Algorithm, bytes] = {algorithm: digest(algorithm, b"") for algorithm in Algorithm}
@@ -54,7 +54,7 @@ def leaf_hash(data: bytes, *, algorithm: Algorithm = Algorithm.SM3) -> bytes:
 
 def leaf_hashes(datas: Iterable[bytes], *, algorithm: Algorithm = Algorithm.SM3) -> list[bytes]:
     """The leaf hash of each of `datas`, in order."""
-    return _hash_each(_LEAF, LEAF_CONTEXT[algorithm], datas, algorithm)
+    return _hash_each(LEAF, LEAF_CONTEXT[algorithm], datas, algorithm)
 
 
 def pairs(datas: Iterable[bytes]) -> list[Pair]:
@@ -75,7 +75,7 @@ def _hash_each(front: bytes, context: Hasher, datas: Iterable[bytes], algorithm:
     hashes: list[bytes] = []
     for start in range(0, len(datas), _AT_ONCE):
         part = datas[start : start + _AT_ONCE] if len(datas) > _AT_ONCE else datas
-        if sum(map(len, part)) > _AT_ONCE_BYTES:
+        if sum(map(len, part)) > JOINED_BYTES:
             hashes += _one_by_one(context, part)
         else:
             hashes += split(core.hash_each(front, b"".join(part), native.offsets_of(part)))

@@ -344,3 +344,50 @@ PUBLIC size_t cz_levels(const uint8_t *leaves, size_t count, uint8_t *out) {
     }
     return total;
 }
+
+/* The roots of many small trees into out[32 * trees]: the leaves are messages as for `cz_hash_each`, tree t has those of
+ * bounds[t] .. bounds[t + 1]. `work` holds 32 * count bytes, `sizes` one number a tree. The nodes of a level of all trees
+ * are hashed together. Returns 0; -1 if something is out of range or a tree is empty, and then `out` is as it was.
+ */
+PUBLIC int cz_roots(const uint8_t *front, size_t front_size, const uint8_t *body, size_t body_size, const uint32_t *offsets,
+                    size_t count, const uint32_t *bounds, size_t trees, uint32_t *sizes, uint8_t *work, uint8_t *out) {
+    static const uint8_t node = 1;
+    const Messages leaves = {front, front_size, NULL, 0, body, offsets, 0};
+    const int lanes = widest();
+    if (!is_sound(&leaves, body_size, count)) return -1;
+    if (trees && (bounds[0] != 0 || bounds[trees] != count)) return -1;
+    for (size_t t = 0; t < trees; t++) {
+        if (bounds[t] >= bounds[t + 1]) return -1;
+        sizes[t] = bounds[t + 1] - bounds[t];
+    }
+    hash_all(&leaves, count, lanes, work);
+    uint8_t pairs[NODES * 2 * DIGEST], made[NODES * DIGEST];
+    uint32_t places[NODES], step[NODES + 1];
+    for (uint32_t i = 0; i <= NODES; i++) step[i] = 2 * DIGEST * i;
+    const Messages nodes = {&node, 1, NULL, 0, pairs, step, 0};
+    for (int is_growing = 1; is_growing;) {
+        size_t held = 0;
+        is_growing = 0;
+        for (size_t t = 0; t < trees; t++) {
+            uint8_t *level = work + (size_t)DIGEST * bounds[t];
+            const uint32_t size = sizes[t], half = size / 2;
+            for (uint32_t i = 0; i < half; i++) {
+                memcpy(pairs + 2 * DIGEST * held, level + (size_t)2 * DIGEST * i, 2 * DIGEST);
+                places[held++] = bounds[t] + i; /* below what is still to be read: 2 * i and beyond */
+                if (held == NODES) {
+                    hash_all(&nodes, held, lanes, made);
+                    for (size_t k = 0; k < held; k++) memcpy(work + (size_t)DIGEST * places[k], made + DIGEST * k, DIGEST);
+                    held = 0;
+                }
+            }
+            sizes[t] = half + (size & 1);
+            is_growing |= sizes[t] > 1;
+            /* An odd last one goes up once its place has been read; the pairs still held write below it. */
+            if (size > 1 && (size & 1)) memmove(level + (size_t)DIGEST * half, level + (size_t)DIGEST * (size - 1), DIGEST);
+        }
+        hash_all(&nodes, held, lanes, made);
+        for (size_t k = 0; k < held; k++) memcpy(work + (size_t)DIGEST * places[k], made + DIGEST * k, DIGEST);
+    }
+    for (size_t t = 0; t < trees; t++) memcpy(out + DIGEST * t, work + (size_t)DIGEST * bounds[t], DIGEST);
+    return 0;
+}

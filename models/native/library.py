@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -51,6 +51,8 @@ class Core:
             library.cz_frame_each.restype = size
             library.cz_parents.argtypes = (text, size, address)
             library.cz_parents.restype = None
+            library.cz_roots.argtypes = (text, size, text, size, address, size, address, size, address, address, address)
+            library.cz_roots.restype = ctypes.c_int
             library.cz_levels.argtypes = (text, size, address)
             library.cz_levels.restype = size
         self.lanes: int = self._brief.cz_lanes()
@@ -105,6 +107,28 @@ class Core:
         self._of(count, len(level)).cz_parents(level, count, made.buffer_info()[0])
         return made.tobytes()
 
+    def roots(self, front: bytes, body: bytes, offsets: array[int], bounds: array[int]) -> bytes:
+        """The root of each of many small trees whose leaves are messages as in `hash_each`.
+
+        Shapes: `bounds` m+1 ("I"), tree t having the leaves bounds[t] .. bounds[t+1], at least one → m hashes, joined.
+        Raises: Malformed as `hash_each`, or if bounds do not ascend from 0 to the number of leaves.
+        Source: RFC 9162 2.1.1.
+        """
+        count, _ = _counted(offsets, b"")
+        trees, _ = _counted(bounds, b"")
+        work, sizes, made = (
+            array("Q", bytes(DIGEST_BYTES * count)),
+            array("I", bytes(4 * trees)),
+            array("Q", bytes(DIGEST_BYTES * trees)),
+        )
+        failed = self._of(count, len(body)).cz_roots(
+            front, len(front), body, len(body), offsets.buffer_info()[0], count, bounds.buffer_info()[0], trees,
+            sizes.buffer_info()[0], work.buffer_info()[0], made.buffer_info()[0],
+        )  # fmt: skip
+        if failed or (count and not trees):
+            raise Malformed(_REFUSED)
+        return made.tobytes()
+
     def levels(self, leaf_hashes: bytes) -> bytes:
         """Every level of the tree over n ≥ 1 leaf hashes above the leaves, joined, the root last; empty for one leaf.
 
@@ -124,7 +148,7 @@ def _counted(offsets: array[int], heads: bytes) -> tuple[int, int]:
     return count, len(heads) // count if heads else 0
 
 
-def offsets_of(parts: Iterable[bytes]) -> array[int]:
+def offsets_of(parts: Iterable[Sized]) -> array[int]:
     """Where these parts begin once they are joined, and where the last one ends.
 
     Raises: OverflowError if they are 2³² bytes or more together.
@@ -133,14 +157,27 @@ def offsets_of(parts: Iterable[bytes]) -> array[int]:
 
 
 def agrees(core: Core) -> bool:
-    """Whether the library gives the digests that `hashlib` gives, for every length around a block, in every width it has."""
+    """Whether the library gives what `hashlib` gives: for every length around a block, in every width it has, and for a tree."""
     body = bytes(range(256)) * 2
     sizes = [0, 1, 54, 55, 56, 57, 62, 63, 64, 65, 118, 119, 120, 127, 128, 129, 200, 183, 7]
     parts = [body[:size] for size in sizes]
-    expected = b"".join([sm3(b"\x01" + part) for part in parts])
-    joined, offsets = b"".join(parts), offsets_of(parts)
+    hashes = [sm3(b"\x01" + part) for part in parts]
+    joined, offsets, expected = b"".join(parts), offsets_of(parts), b"".join(hashes)
     widths = [lanes for lanes in LANES if lanes <= core.lanes]
-    return all(core.hash_each(b"\x01", joined, offsets, lanes=lanes) == expected for lanes in widths)
+    if any(core.hash_each(b"\x01", joined, offsets, lanes=lanes) != expected for lanes in widths):
+        return False
+    levels: list[bytes] = []
+    while len(hashes) > 1:
+        above = [sm3(b"\x01" + hashes[at] + hashes[at + 1]) for at in range(0, len(hashes) - 1, 2)]
+        hashes = above + hashes[-1:] if len(hashes) & 1 else above
+        levels += hashes
+    made = b"".join(levels)
+    return (
+        core.levels(expected) == made
+        and core.parents(expected) == made[: len(parts) // 2 * DIGEST_BYTES]
+        and core.roots(b"\x01", joined, offsets, array(OFFSET, [0, len(parts)])) == made[-DIGEST_BYTES:]
+        and core.frame_each(b"\x01", joined, offsets) == b"".join([(len(p) + 1).to_bytes(4) + b"\x01" + p for p in parts])
+    )
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import mmap
 import random
 import shutil
@@ -24,7 +25,7 @@ from models.declaration import EvidenceAlgorithm
 from models.digest import Algorithm, pair
 from models.errors import Malformed
 from models.levels import levels_of
-from models.merkle import Tree, leaf_hash, leaf_hashes, root
+from models.merkle import Tree, leaf_hash, leaf_hashes, root, roots
 from models.native import library as native
 from models.native.build import compile_core, compiler
 from models.record import Buffer, Record
@@ -178,6 +179,12 @@ for count in [1, 2, 3, 5, 16, 17, 40]:
         total += level
     library.cz_levels.restype = size
     assert library.cz_levels(ending(draw.randbytes(32 * count)), size(count), ending(bytes(32 * total))) == total
+    bounds = array("I", [0, *sorted(draw.sample(range(1, count), min(count - 1, 3))), count])
+    offsets, body = array("I", accumulate([7] * count, initial=0)), draw.randbytes(7 * count)
+    trees = len(bounds) - 1
+    given = (ending(b"f"), size(1), ending(body), size(len(body)), ending(offsets.tobytes()), size(count))
+    more = (ending(bounds.tobytes()), size(trees), ending(bytes(4 * trees)), ending(bytes(32 * count)), ending(bytes(32 * trees)))
+    assert library.cz_roots(*given, *more) == 0
 print("read to the last byte")
 """
 
@@ -199,6 +206,28 @@ def test_levels_are_those_of_the_rfc(core: native.Core, count: int) -> None:
     assert core.levels(b"".join(hashes)) == b"".join(each for level in levels for each in level)
     pairs = levels[0][: count // 2] if levels else []
     assert core.parents(b"".join(hashes)) == b"".join(pairs)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 2**32))
+def test_roots_of_many_trees_are_those_of_each(core: native.Core, sizes: list[int], seed: int) -> None:
+    draw = random.Random(seed)
+    leaves = [draw.randbytes(draw.choice(EDGES)) for _ in range(sum(sizes))]
+    bounds = _offsets(sizes)
+    found = core.roots(b"\x00", b"".join(leaves), _offsets(list(map(len, leaves))), bounds)
+    expected = []
+    for first, end in itertools.pairwise(bounds):
+        hashes = [_sm3(b"\x00" + leaf) for leaf in leaves[first:end]]
+        expected.append([hashes, *_oracle(hashes)][-1][0])
+    assert found == b"".join(expected)
+
+
+@pytest.mark.parametrize("bounds", [[0, 2], [0, 4], [1, 3], [0, 0, 3], [0, 3, 3], [0, 2, 1, 3], [0], [], [0, 2**32 - 1]])
+def test_trees_that_do_not_share_out_the_leaves_are_refused(core: native.Core, bounds: list[int]) -> None:
+    with pytest.raises(Malformed):
+        core.roots(b"\x00", b"abc", array("I", [0, 1, 2, 3]), array("I", bounds))
+    with pytest.raises(Malformed):
+        core.roots(b"\x00", b"ab", array("I", [0, 1, 2, 3]), array("I", [0, 3]))
 
 
 # --- the same with and without ----------------------------------------------------------------------------------------
@@ -234,10 +263,19 @@ def test_leaves_and_roots_are_the_same_without_the_core(both: Both, count: int) 
         assert fast == slow
 
 
+@pytest.mark.parametrize("trees", [[], [1], [6] * 16, [137, 1, 2, 3, 0xFF], [5000, 1]])
+def test_roots_of_many_are_the_same_without_the_core(both: Both, trees: list[int]) -> None:
+    datas = [[b"%d of %d" % (leaf, place) for leaf in range(size)] for place, size in enumerate(trees)]
+    fast, slow = both(lambda: roots(datas))
+    assert fast == slow == [root(leaf_hashes(data)) for data in datas]
+
+
 def test_leaves_too_long_to_join_are_the_same(both: Both) -> None:
     datas = [bytes([number]) * (1 << 20) for number in range(9)]
     fast, slow = both(lambda: leaf_hashes(datas))
     assert fast == slow == [leaf_hash(data) for data in datas]
+    fast, slow = both(lambda: roots([datas, datas[:1]]))
+    assert fast == slow == [root(leaf_hashes(datas)), leaf_hash(datas[0])]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 1025])
@@ -295,7 +333,16 @@ def test_a_file_that_is_no_library_is_no_core(beside: Path) -> None:
 
 @pytest.mark.parametrize(
     ("true", "false"),
-    [("0x79cc4519u", "0x79cc4518u"), ("if (from <= size)", "if (from < size)"), ("cz_levels(", "cz_no_levels(")],
+    [
+        ("0x79cc4519u", "0x79cc4518u"),
+        ("if (from <= size)", "if (from < size)"),
+        ("cz_levels(", "cz_no_levels("),
+        (
+            "static const uint8_t node = 1;\n    const Messages leaves",
+            "static const uint8_t node = 2;\n    const Messages leaves",
+        ),
+        ("store32(at, (uint32_t)(first + size));", "store32(at, size);"),
+    ],
 )
 def test_a_library_that_hashes_otherwise_or_lacks_a_function_is_no_core(beside: Path, true: str, false: str) -> None:
     command = compiler()
