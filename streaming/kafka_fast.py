@@ -22,7 +22,6 @@ _UNKNOWN: Final = (
 _NO_PERMISSION: Final = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
 )
 _AUTHENTICATION: Final = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)  # noqa: SLF001
 _OUT_OF_RANGE: Final = (
@@ -111,6 +110,9 @@ class FastClient:
                 self._position = offset + 1
             elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 self._position = max(self._position, offset or 0)
+            elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                # The library asks after its group though none is used: what a reader may do of groups is of no account.
+                continue
             elif error.code() in _OUT_OF_RANGE:
                 raise OutOfRange
             else:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from kafka_broker import Cluster
 
@@ -32,6 +35,9 @@ class Topic:
         """The topic is there and every partition has a leader."""
         new = NewTopic(self.name, self.partitions, self._copies, config=self._settings)
         self._until_done(lambda: self._admin.create_topics([new])[self.name].result(20))
+        self._until_led()
+
+    def _until_led(self) -> None:
         for _ in range(400):
             known = self._admin.list_topics(self.name, timeout=10).topics[self.name].partitions
             if len(known) == self.partitions and all(each.leader >= 0 for each in known.values()):
@@ -55,6 +61,29 @@ class Topic:
                 time.sleep(0.05)
             else:
                 return
+
+    def grow(self, partitions: int) -> None:
+        """There are so many partitions, and every one has a leader."""
+        self._admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(20)
+        self.partitions = partitions
+        self._until_led()
+
+    def allow(self, user: str) -> None:
+        """The user may read the topic, until `disallow`."""
+        (made,) = self._admin.create_acls([AclBinding(*self._permission(user))]).values()
+        made.result(20)
+
+    def disallow(self, user: str) -> None:
+        (gone,) = self._admin.delete_acls([AclBindingFilter(*self._permission(user))]).values()
+        gone.result(20)
+
+    def _permission(self, user: str) -> tuple[Any, ...]:
+        kind, read, allow = ResourceType.TOPIC, AclOperation.READ, AclPermissionType.ALLOW
+        return kind, self.name, ResourcePatternType.LITERAL, f"User:{user}", "*", read, allow
+
+    def whole(self, *, client: str) -> str:
+        """The address of all its partitions."""
+        return f"kafka://{self._cluster.servers}/{self.name}?client={client}"
 
     def url(self, partition: int = 0, *, client: str) -> str:
         return f"kafka://{self._cluster.servers}/{self.name}?partition={partition}&client={client}"

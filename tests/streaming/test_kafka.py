@@ -391,6 +391,19 @@ async def test_wrong_password_and_missing_permission_are_refused(
 
 
 @both
+async def test_who_may_read_the_topic_needs_no_other_permission(broker: Cluster, client: str, tmp_path: Path) -> None:
+    topic, sink = Topic(broker), MemorySink()
+    topic.fill([b"one"])
+    user, password = STRANGER
+    url = f"kafka://{broker.with_password}/{topic.name}?client={client}&user={user}"
+    url += f"&password_file={password_file(tmp_path, password)}"
+    assert isinstance(await refused(url), SourceRefused)
+    topic.allow(user)
+    await run_to_end(told(), reading(url), sink)
+    assert values(sink) == [b"one"]
+
+
+@both
 async def test_certificate_that_nobody_vouches_for_is_refused(
     broker: Cluster, client: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
