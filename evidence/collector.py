@@ -30,7 +30,7 @@ from models.answer import Declared
 from models.canonical import JSONValue, b64, canonical, members, parse_canonical, unb64
 from models.checkpoint import STATEMENT_TYPE, VerifierKey, vkey
 from models.commitment import derive
-from models.declaration import Declaration
+from models.declaration import Declaration, EvidenceAlgorithm
 from models.errors import EvidenceError, Malformed, Undecided
 from models.extraction import Rule
 from models.names import check_format
@@ -46,6 +46,8 @@ from streaming.slicer import CutRule
 FORMAT: Final = "cz-collector/1"
 MAX_STATE_BYTES: Final = 64 << 20
 SECRET_BYTES: Final = 32
+PENDING_SLICES: Final = 4
+"""How many finished slices of a stream may wait for the service."""
 REPORT_S: Final = 10.0
 """How often a collector says how far it is behind its source."""
 MILLISECOND: Final = timedelta(milliseconds=1)
@@ -180,6 +182,24 @@ class Wish:
             return self._rules_of(state.declared[-1].declaration)
         return self.rules
 
+    def like(self, declared: Declared) -> Wish:
+        """The wish with what another stream of the same source is declared with, wherever this one says nothing of it."""
+        declaration = declared.declaration
+        is_private = declaration.slice == EvidenceAlgorithm.MERKLE
+        stands = {
+            "boundary": declaration.boundary,
+            "case": declaration.case,
+            "charset": declaration.charset,
+            "max_silence_s": declaration.max_silence_s,
+            "slice_proof_s": declaration.slice_proof_s,
+            "slice_algorithm": declaration.slice,
+            "index_algorithm": declaration.index,
+        }
+        given = {name: value for name, value in self.options.items() if value is not None}
+        private = {"slice_private": is_private, "index_private": is_private and declaration.index == EvidenceAlgorithm.MERKLE}
+        keywords, rules = declared.keywords, self._rules_of(declaration)
+        return replace(self, keywords=keywords, rules=rules, options={**stands, **given, **private})
+
     def build(self, state: CollectorState, origin: Origin, *, secret: bytes) -> Declared:
         """The declaration that states the wish, after those that stand. Raises: Malformed."""
         previous = state.declared[-1] if state.declared else None
@@ -302,9 +322,11 @@ def pipeline_of(
     follow: bool,
     clock: Clock,
     randomness: Randomness,
+    pending_slices: int = PENDING_SLICES,
 ) -> Pipeline:
     """The pipeline from the source at `url` to the sink, under the newest declaration; not yet running.
 
+    At most `pending_slices` finished slices wait for the sink.
     Raises: Malformed if the declaration does not fit its keywords.
     """
     declared = state.declared[-1]
@@ -314,7 +336,8 @@ def pipeline_of(
         return await open_source(url, start=start, identity=identity, follow=follow, key=state.source_key())
 
     opened: OpenAt = open_at
-    return Pipeline(Collecting(plan, cut, clock, randomness, after=sink.after), opened, sink)
+    told = Collecting(plan, cut, clock, randomness, after=sink.after, pending_slices=pending_slices)
+    return Pipeline(told, opened, sink)
 
 
 async def say_behind(client: AsyncClient, pipeline: Pipeline) -> None:

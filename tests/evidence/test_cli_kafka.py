@@ -197,7 +197,6 @@ def test_refuses_a_topic_a_partition_or_an_address_and_declares_nothing(
     for source, expected, said in (
         (f"kafka://{broker.servers}/no-such-topic?client={client}", 1, "no such topic or partition"),
         (topic.url(7, client=client), 1, "no such topic or partition"),
-        (f"kafka://{broker.servers}/{Topic(broker, partitions=3).name}?client={client}", 3, "topic has 3 partitions"),
         (f"kafka://127.0.0.1:1/{topic.name}?client={client}", 4, "cannot be reached"),
         (f"kafka://{broker.servers}?client={client}", 3, "wrong form"),
         (f"{topic.url(client=client)}&password=x", 3, "unknown option"),

@@ -28,7 +28,7 @@ from models.errors import Malformed
 from models.record import Position
 from models.slice import SliceHeader
 from streaming.http import Pushed
-from streaming.pipeline import Collecting, Pipeline, Pipelines, State
+from streaming.pipeline import Collecting, Pipeline, State
 from streaming.port import Batch, Source, SourceRefused, SourceUnavailable
 from streaming.processing import Plan
 from streaming.sink import FinishedSlice, SinkRefused
@@ -357,24 +357,7 @@ def test_refuses_keywords_or_secret_that_are_not_the_declarations() -> None:
         Plan.of(declaration(), KEYWORDS, secret=bytes(range(1, 33)))
 
 
-# --- many and much ---------------------------------------------------------------------------------------------------
-
-
-async def test_streams_run_side_by_side_and_fail_alone() -> None:
-    pipelines, sinks, producers = Pipelines(), {}, {}
-    for number in range(5):
-        name = f"s{number}"
-        sinks[name], producers[name] = MemorySink(), Producer()
-        given = http(collecting(stream_id=name, cut=CutRule(lines=1, seconds=None)))
-        pipelines.start(Pipeline(given, always(Failing(SourceRefused("no"))) if number == 2 else producers[name], sinks[name]))
-    await settled()
-    with pytest.raises(Malformed):
-        pipelines.start(Pipeline(http(collecting(stream_id="s0")), producers["s0"], sinks["s0"]))
-    for name in ("s0", "s1", "s3", "s4"):
-        await producers[name].push(0, name.encode())
-    told_ = await asyncio.wait_for(pipelines.stop(), 20)
-    assert [each.state for each in told_] == [State.STOPPED] * 2 + [State.FAILED] + [State.STOPPED] * 2
-    assert sinks["s3"].payloads == [b"s3"]
+# --- much -----------------------------------------------------------------------------------------------------------
 
 
 async def test_memory_is_bounded_whatever_comes() -> None:
@@ -404,5 +387,3 @@ async def test_memory_is_bounded_whatever_comes() -> None:
     assert sink.header is not None
     assert sink.header.end == Position(0, 63 << 18)
     assert peak < 64 << 20
-
-
