@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from json import JSONEncoder
 from typing import NamedTuple
 
-from models.canonical import JSONValue, parse_time, unb64
+from models.canonical import JSONValue, compact_encoder, parse_time, unb64
 from models.commitment import check_secret
 from models.digest import Digest, is_hex
 from models.errors import EvidenceError, Invalid, Malformed, Problem
@@ -36,7 +35,7 @@ _TITLES = {
     "closes": "是否结束",
 }
 _CLAUSES = {"signature": "6.4.3-a", "link": "7.2-p1", "originals": "6.4.2-f"}
-_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+_encode = compact_encoder()
 MAX_ORIGINALS = 512
 
 

@@ -116,7 +116,24 @@ def _names(value: dict[str, JSONValue]) -> list[str]:
 
 
 _encode_string = json.encoder.encode_basestring
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+
+def compact_encoder(*, sort_keys: bool = False) -> Callable[[JSONValue], str]:
+    """What writes a value that is known to be JSON, without spaces and without escapes that need not be; it checks nothing.
+
+    `JSONEncoder.encode` makes the encoder in C anew at each call, which takes longer than writing a small value.
+    """
+    plain = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False, sort_keys=sort_keys
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    chunks = make(None, plain.default, _encode_string, None, ":", ",", sort_keys, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = compact_encoder()
 
 
 def canonical_text(value: JSONValue) -> str:

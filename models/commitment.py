@@ -11,13 +11,13 @@ from binascii import b2a_base64
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from json.encoder import JSONEncoder, encode_basestring
+from json.encoder import encode_basestring
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from models import libcrypto
-from models.canonical import JSONValue, b64, b64u, canonical_text, parse_canonical, quoted, unb64, unb64u
+from models.canonical import JSONValue, b64, b64u, canonical_text, compact_encoder, parse_canonical, quoted, unb64, unb64u
 from models.digest import Algorithm, Pair, hasher, unhex
 from models.errors import Malformed, SigningUnavailable, Unknown, VerificationError
 from models.merkle import flat, leaf_hash, leaf_hashes, root, roots, subset_path, verify_subset
@@ -37,7 +37,7 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _SM3 = hasher(Algorithm.SM3)
 _ECB = modes.ECB()  # noqa: S305 - of distinct counters: this is the keystream of CTR from a zero counter, without its set-up per call
 _COUNTERS = b"".join(number.to_bytes(SALT_BYTES) for number in range(512))
-_encode_sorted = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_encode_sorted = compact_encoder(sort_keys=True)
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _LEAF = f'["{TAG}","%b%b%b]'.encode()
 _URL = bytes.maketrans(b"+/", b"-_")
@@ -165,10 +165,7 @@ def _value_text(value: JSONValue) -> str:
         return "null"
     if type(value) is int:
         return str(value)
-    if type(value) is dict:
-        text = "{" + ",".join([f"{encode_basestring(name)}:{_value_text(value[name])}" for name in sorted(value)]) + "}"
-    else:
-        text = _encode_sorted(value)
+    text = _encode_sorted(value)
     # Sorted by code points, which is JCS order but where a member's name holds a character beyond U+FFFF.
     return text if text.isascii() or not _ASTRAL.search(text) else canonical_text(value)
 

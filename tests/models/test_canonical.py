@@ -23,6 +23,7 @@ from models.canonical import (
     beijing_seconds,
     canonical,
     canonical_text,
+    compact_encoder,
     format_time,
     members,
     parse,
@@ -54,6 +55,25 @@ def test_canonical_form_is_that_of_a_second_implementation(value: JSONValue) -> 
     assert data == rfc8785.dumps(value)
     assert parse(data) == parse_canonical(data) == value
     assert canonical_text(value).encode() == data
+
+
+@pytest.mark.parametrize("made_in", ["C", "Python"])
+@given(value=VALUE | st.floats(allow_nan=False, allow_infinity=False))
+def test_compact_encoder_writes_what_json_does(made_in: str, value: JSONValue) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if made_in == "Python":
+            patch.setattr("json.encoder.c_make_encoder", None)
+        plain, ordered = compact_encoder(), compact_encoder(sort_keys=True)
+    assert plain(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    assert ordered(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    for wrong, error in ((float("nan"), ValueError), ([value, {1, 2}], TypeError)):
+        with pytest.raises(error):
+            plain(wrong)
+
+
+def test_compact_encoder_writes_a_long_value_in_one_piece() -> None:
+    value = [{"a": number} for number in range(60_000)]
+    assert compact_encoder()(value) == json.dumps(value, separators=(",", ":"))
 
 
 @given(VALUE.filter(lambda value: depth(value) <= 16))
