@@ -116,7 +116,7 @@ def test_nothing_that_is_given_out_shows_a_private_key(tmp_path: Path, clock: Ma
     signer = keys.signer("log", not_before=START, not_after=END)
     given = [signer, keys.find_key(), keys.wrapping.current()[1]]
     public = {name for thing in given for name in dir(thing) if not name.startswith("_")}
-    assert public == {"not_after", "not_before", "open", "open_at", "public_key", "seal", "seal_at", "sign", "tag"}
+    assert public == {"not_after", "not_before", "open", "open_at", "public_key", "seal", "seal_at", "seal_each", "sign", "tag"}
     assert [repr(thing) for thing in given] == ["TimedSigner(log)", "FindKey(…)", "Wrap(…)"]
 
 
