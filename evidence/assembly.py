@@ -20,7 +20,6 @@ from evidence.batch import Outcome
 from evidence.log import Log
 from evidence.preparation import Asked, Preparation, Prepared
 from models.canonical import JSONValue
-from models.errors import EvidenceError
 
 AT_ONCE: Final = 16
 """So many items are prepared in a turn of the loop: the steps then run from the caches, and others get their turn soon."""
@@ -50,7 +49,7 @@ class Assembly:
         self._requests: deque[_Request] = deque()
         self._whole: list[_Request] = []
         self._arrived = self._gathered = 0
-        self._is_turning = False
+        self._turning: asyncio.AbstractEventLoop | None = None
 
     async def seal(self, bodies: Sequence[JSONValue], caller: Caller, *, request_id: str) -> list[Assembled]:
         """What became of each of `bodies`, in order.
@@ -62,8 +61,8 @@ class Assembly:
         request = _Request(deque([Asked(body, caller, request_id) for body in bodies]), loop.create_future())
         self._requests.append(request)
         self._arrived += 1
-        if not self._is_turning:
-            self._is_turning = True
+        if self._turning is not loop:  # a loop that has ended takes its turns with it
+            self._turning = loop
             loop.call_soon(self._turn, loop, self._arrived, 0, loop.time() + MAX_GATHER_S)
         return await request.answered
 
@@ -81,7 +80,7 @@ class Assembly:
         if self._requests or self._whole:
             loop.call_soon(self._turn, loop, self._arrived, quiet, until)
         else:
-            self._is_turning = False
+            self._turning = None
 
     def _prepare_some(self) -> None:
         """Prepares the next items; requests of which none is left are whole."""
@@ -96,7 +95,10 @@ class Assembly:
                 self._whole.append(request)
             if len(taken) == AT_ONCE:
                 break
-        made = self._preparation.prepare_each([asked for _, asked in taken])
+        try:
+            made = self._preparation.prepare_each([asked for _, asked in taken])
+        except Exception as error:  # noqa: BLE001 - handed to those who sent them: a turn that raises would be the last one
+            made = [error] * len(taken)
         for (request, _), each in zip(taken, made, strict=True):
             request.made.append(each)
         self._gathered += len(taken)
@@ -108,7 +110,7 @@ class Assembly:
             return
         try:
             sealed = self._log.submit(items)
-        except EvidenceError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             _refuse(requests, error)
         else:
             sealed.add_done_callback(partial(_take, requests))

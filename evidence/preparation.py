@@ -169,14 +169,8 @@ class Preparation:
 
     def _commit(self, drafts: Sequence[_Draft]) -> None:
         """The commitments of all, hashed together; where that fails, of each alone, so that only the one at fault is refused."""
-        contents = []
-        for draft in drafts:
-            submission = draft.submission
-            draft.secret = submission.secret or self._randomness(32)
-            names = self._intake.origin, draft.caller.account, submission.client_key
-            contents.append(Contents(draft.template, submission.contents, draft.secret, *names))
         try:
-            committed = commit_each(contents)
+            committed = commit_each([self._contents_of(draft) for draft in drafts])
         except Exception as error:  # noqa: BLE001 - handed to the one who sent it
             if len(drafts) == 1:
                 drafts[0].made = error
@@ -186,6 +180,12 @@ class Preparation:
             return
         for draft, made in zip(drafts, committed, strict=True):
             draft.commitments = made
+
+    def _contents_of(self, draft: _Draft) -> Contents:
+        submission = draft.submission
+        draft.secret = submission.secret or self._randomness(32)
+        names = self._intake.origin, draft.caller.account, submission.client_key
+        return Contents(draft.template, submission.contents, draft.secret, *names)
 
     def _state(self, draft: _Draft) -> None:
         submission, caller, template = draft.submission, draft.caller, draft.template

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from evidence.assembly import AT_ONCE
 from evidence.bootstrap import Service
 from evidence.content import seal_content
 from evidence.errors import Overloaded
+from evidence.log import Log
 from evidence.preparation import Asked, Preparation, Prepared
 from evidence.preservation import Preserved
 from evidence.submission import Submission, content_of
@@ -134,3 +136,51 @@ async def test_a_log_that_takes_no_more_refuses_what_was_prepared_and_only_that(
             await many
         assert [type(answer) for answer in await refused] == [Invalid]
         assert (await preserved(service, file_submission())).created
+
+
+async def test_a_source_of_randomness_that_fails_fails_one_request_and_not_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings_of(tmp_path / "home")) as service:
+        left = [OSError("no randomness"), OSError("no randomness")]
+
+        def failing(size: int) -> bytes:
+            if left:
+                raise left.pop()
+            return os.urandom(size)
+
+        monkeypatch.setattr(service.preservation._preparation, "_randomness", failing)
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*(asked(service, file_submission()) for _ in range(3)), return_exceptions=True)
+            assert [type(answer) for answer in answers] == [OSError, list, list]
+            assert (await preserved(service, file_submission())).created
+
+
+async def test_a_step_for_all_that_fails_answers_those_it_was_taken_for_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings_of(tmp_path / "home")) as service:
+        for place, name in ((Preparation, "prepare_each"), (Log, "submit")):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, _no_memory)
+                async with asyncio.timeout(20):
+                    with pytest.raises(MemoryError):
+                        await preserved(service, file_submission())
+            async with asyncio.timeout(20):
+                assert (await preserved(service, file_submission())).created
+
+
+def _no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+async def test_a_loop_that_ends_with_a_request_on_its_way_holds_up_no_other_loop(tmp_path: Path) -> None:
+    async with serving(settings_of(tmp_path / "home")) as service:
+
+        async def leaving() -> None:
+            asked(service, *(file_submission() for _ in range(40 * AT_ONCE)))
+            await asyncio.sleep(0)
+
+        await asyncio.to_thread(asyncio.run, leaving())
+        async with asyncio.timeout(20):
+            assert (await preserved(service, file_submission())).created
