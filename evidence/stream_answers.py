@@ -24,7 +24,7 @@ from evidence.stream_shelf import Known, Shelf, StreamHoldings, shows_lines
 from evidence.stream_store import SliceRow, StreamRow
 from evidence.times import range_end
 from models.anchor import BlockRef
-from models.answer import LINES, MAX_LINE_BYTES, Answering, Held, Parts, Shown, recount_name
+from models.answer import LINES, MAX_LINE_BYTES, SLICES, Answering, Held, Parts, Shown, recount_name
 from models.canonical import JSONValue, b64, format_time, parse, unb64
 from models.counting import count
 from models.declaration import Declaration
@@ -302,7 +302,7 @@ class StreamAnswers:
             erased=[holdings.row(number).evidence_id for number in shown.erased],
             withheld=(_LINES_CHECK,) if withheld else (),
         )
-        value = self._value(question, known, shown, report, files, holdings, withheld=withheld)
+        value = self._value(question, known, shown, report, files, withheld=withheld)
         if asked.scan:
             value["scan"] = self._scan(question, declaration, holdings, shown)
         if withheld:
@@ -342,7 +342,6 @@ class StreamAnswers:
         shown: Shown,
         report: Report,
         files: dict[str, bytes],
-        holdings: StreamHoldings,
         *,
         withheld: bool,
     ) -> dict[str, JSONValue]:
@@ -354,7 +353,7 @@ class StreamAnswers:
         for place, data in enumerate(asked):
             held = question.value is not None or indexed[place]
             counts.append({**shown_text(data, declaration.charset), "n": shown.counts[place] if held else None, "indexed": held})
-        lines = None if withheld else self._lines(files.get(LINES, b""), question, declaration, holdings)
+        lines = None if withheld else self._lines(files, question, declaration, shown.first)
         verdict = Verdict.INDETERMINATE if withheld else report.verdict
         value: dict[str, JSONValue] = {
             "stream_id": question.stream_id,
@@ -386,12 +385,13 @@ class StreamAnswers:
         return value
 
     @staticmethod
-    def _lines(data: bytes, question: Question, declaration: Declaration, holdings: StreamHoldings) -> list[JSONValue]:
+    def _lines(files: dict[str, bytes], question: Question, declaration: Declaration, first: int) -> list[JSONValue]:
         """The lines of an answer that hold what was asked, in order; a slice shown whole shows others too."""
         found: list[JSONValue] = []
-        for text in data.splitlines():
+        headers = files[SLICES].split(b"\n") if LINES in files else []
+        for text in files.get(LINES, b"").splitlines():
             value = parse(text, max_bytes=MAX_LINE_BYTES)
-            header = SliceHeader.parse(holdings.row(value["number"]).header)
+            header = SliceHeader.parse(headers[value["number"] - first])
             for place, leaf in value["lines"]:
                 _, record = open_line(unb64(leaf, what="line"))
                 if _wanted(_counted(record.payload, question, declaration), question):

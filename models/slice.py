@@ -263,8 +263,7 @@ def _tries(
 # --- header ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SliceHeader:
+class SliceHeader(NamedTuple):
     """H: one slice as signed, anchored and shown; `data` are its canonical bytes, preserved as `stream-slice@1`.
 
     `created_at` is slice_create_time: the slice holds what was collected since the one before, up to then.
@@ -278,7 +277,7 @@ class SliceHeader:
     declaration: Pair
     epoch: Epoch | None
     first_time: datetime | None
-    index: Pair | None
+    index: Pair | None  # type: ignore[assignment] # a tuple has a method of that name, which nobody needs here
     kind: str
     last_time: datetime | None
     lines: int
@@ -292,8 +291,8 @@ class SliceHeader:
     end: Position
     start: Position
     stream_id: str
-    data: bytes = field(default=b"", repr=False)
-    pair: Pair = field(default=Pair(b"", b""), repr=False)
+    data: bytes = b""
+    pair: Pair = Pair(b"", b"")
 
     @classmethod
     def build(

@@ -1,6 +1,5 @@
 """Questions, recount notes, and what an answer shows: no more than the question demands, and enough evidence."""
 
-import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -258,7 +257,7 @@ def test_positions_tile_the_slice(source: str, records: list[tuple[int, bytes]],
     held = made.collect([line for _, line in records], pieces=pieces)
     buffer = Buffer.of(Record(*record) for record in records)
 
-    header = dataclasses.replace(held.header, end=held.header.end._replace(offset=end))
+    header = held.header._replace(end=held.header.end._replace(offset=end))
     if good:
         check_pieces(header, buffer, made.declareds[0].declaration)
         return
