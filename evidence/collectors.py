@@ -82,7 +82,7 @@ class Collector:
 
 
 class Collectors:
-    """What is wished of a source, for each of its partitions. `begin`, then `collect`, then `close`.
+    """What is wished of a source, for each of its partitions. `begin`, then `collect`.
 
     A topic of several partitions of which the address names none gives the streams ID-0, ID-1 and so on; every other
     source, and a topic of one partition, the stream ID. A partition keeps the stream that it was begun with.
@@ -108,9 +108,8 @@ class Collectors:
         self._running: set[asyncio.Task[None]] = set()
         self.all: list[Collector] = []
         self.in_the_way: str | None = None
-        """Why the source cannot say yet what partitions it has."""
-        self.refused: StreamError | None = None
-        """What the source refused to one of them, and so to all."""
+        """Why the source cannot say yet which partitions it has."""
+        self._refused: SourceRefused | None = None
 
     # --- which streams there are ------------------------------------------------------------------------------------
 
@@ -229,7 +228,10 @@ class Collectors:
     # --- collecting -------------------------------------------------------------------------------------------------
 
     async def collect(self) -> None:
-        """Every stream that could begin has come to its end: the source's, that of `stop`, or an error of its own."""
+        """Every stream that could begin has come to its end: the source's, that of `stop`, or an error of its own.
+
+        What the source refuses to one it refuses to all: they are stopped.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 self._start(group, self.all)
@@ -241,6 +243,15 @@ class Collectors:
                     looking.cancel()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
+        finally:
+            for each in self.all:
+                each.held.close()
+
+    @property
+    def reason(self) -> EvidenceError | None:
+        """What ended all of them, if it was the same; of several that ended for reasons of their own, None."""
+        reasons = {None if each.error is None else each.error.message for each in self.all}
+        return self._refused or (self.all[0].error if len(reasons) == 1 else None)
 
     def stop(self) -> None:
         """What is collected so far is cut into a last slice of each stream, and `collect` returns when the service has them."""
@@ -248,11 +259,6 @@ class Collectors:
         for each in self.all:
             if each.pipeline is not None:
                 each.pipeline.stop()
-
-    def close(self) -> None:
-        """No stream is held any more."""
-        for each in self.all:
-            each.held.close()
 
     def _start(self, group: asyncio.TaskGroup, begun: Iterable[Collector]) -> None:
         for each in begun:
@@ -270,7 +276,7 @@ class Collectors:
         except EvidenceError as error:
             each.error = error
             if isinstance(error, SourceRefused):
-                self.refused = error
+                self._refused = error
                 self.stop()
         finally:
             saying.cancel()
@@ -278,9 +284,10 @@ class Collectors:
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         """Partitions that are added begin too, and streams that could not be declared while the service was away."""
-        while not self._stopping.is_set():
+        while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._look_s)
+                return
             # What is in the way of asking is in the way of reading, and told there.
             with suppress(StreamError):
                 self._add(await self._addresses())

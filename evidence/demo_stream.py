@@ -12,7 +12,8 @@ from typing import Final
 
 from evidence.bootstrap import Clock, Randomness
 from evidence.client import AsyncClient, Client
-from evidence.collector import CollectorState, ServiceSink, Wish, declare, origin_of, pipeline_of, state_path
+from evidence.collector import CollectorState, Wish, state_path
+from evidence.collectors import Collectors
 from evidence.demo import Forgery, judge, verify_apart
 from evidence.errors import NotFound
 from models.answer import LINES
@@ -86,24 +87,25 @@ def frequent_words(path: Path) -> tuple[bytes, ...]:
 
 
 def collect(client: AsyncClient, path: Path, folder: Path, *, clock: Clock, randomness: Randomness) -> Callable[[], object]:
-    """A call that reads the log at `path` to its present end into its stream; what was read before is not read again."""
+    """A call that reads the log at `path` to its present end into its stream; what was read before is not read again.
+
+    The call raises what the stream is refused for.
+    """
+    name, source = stream_name(path), f"file:{path}"
+    is_known = bool(CollectorState.open(state_path(folder, name), name).declared)
+    words = None if is_known else frequent_words(path)
+    wish = Wish(name, source, "line", words, options={"max_silence_s": MAX_SILENCE_S, "charset": "utf-8"})
 
     async def run() -> None:
-        name = stream_name(path)
-        state = CollectorState.open(state_path(folder, name), name)
-        wish = Wish(
-            name,
-            f"file:{path}",
-            "line",
-            None if state.declared else frequent_words(path),
-            options={"max_silence_s": MAX_SILENCE_S, "charset": "utf-8"},
-        )
         async with client:
-            await declare(client, state, wish, randomness=randomness)
-            sink = ServiceSink(client, state, await origin_of(client))
-            cut = CutRule(lines=_SLICE_LINES)
-            pipeline = pipeline_of(state, sink, url=f"file:{path}", cut=cut, follow=False, clock=clock, randomness=randomness)
-            await pipeline.run()
+            collectors = Collectors(
+                client, folder, wish, cut=lambda _wish, _state: CutRule(lines=_SLICE_LINES), follow=False, clock=clock,
+                randomness=randomness,
+            )  # fmt: skip
+            await collectors.begin()
+            await collectors.collect()
+        if collectors.reason is not None:
+            raise collectors.reason
 
     return lambda: asyncio.run(run())
 

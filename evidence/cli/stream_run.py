@@ -186,11 +186,8 @@ async def _collect(args: argparse.Namespace, console: Console, wish: Wish) -> li
             raise _told(error) from error
         finally:
             telling.cancel()
-            run.close()
-    reasons = {None if each.error is None else each.error.message for each in run.all}
-    common = run.refused or (run.all[0].error if len(reasons) == 1 else None)
-    if common is not None:
-        raise _told(common) from common
+    if run.reason is not None:
+        raise _told(run.reason) from run.reason
     return run.all
 
 
@@ -252,7 +249,7 @@ def _line(each: Collector) -> str:
 
 def _tell_refusal(each: Collector, run: Collectors, console: Console) -> None:
     """That one stream of several has ended while others go on; what ends all of them is said once, at the end."""
-    if each.error is not None and run.refused is None and any(other.error is None for other in run.all):
+    if each.error is not None and run.reason is None:
         console.warn(f"evidence: {each.stream_id}: {each.error.message}")
 
 

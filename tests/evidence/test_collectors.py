@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,12 @@ from evidence.cli.app import run
 from evidence.client import AsyncClient
 from evidence.collector import CollectorState, Wish, state_path
 from evidence.collectors import Collectors
+from evidence.exchange import Unreachable
 from evidence.promise import Promise
 from evidence.stream_wire import SliceBody
 from kafka_broker import READER, STRANGER, Cluster
 from kafka_topics import Topic
+from models.canonical import JSONValue
 from streaming.port import SourceRefused
 from streaming.slicer import CutRule
 
@@ -216,10 +218,17 @@ def test_what_all_are_refused_for_is_said_once_and_declares_nothing(
 
 
 class Waiting(AsyncClient):
-    """A client whose slices of one stream wait until they are let go: a connection that stands."""
+    """A client whose slices of one stream wait until they are let go, or whose first declaration is not answered."""
 
     slow = ""
+    unanswered = ""
     go = asyncio.Event()
+
+    async def declare_stream(self, body: Mapping[str, JSONValue]) -> dict[str, JSONValue]:
+        if self.unanswered and self.unanswered in str(body["declaration"]):
+            self.unanswered = ""
+            raise Unreachable("no answer")
+        return await super().declare_stream(body)
 
     async def put_slice(self, body: SliceBody) -> Promise:
         if body.header.stream_id == self.slow:
@@ -227,18 +236,27 @@ class Waiting(AsyncClient):
         return await super().put_slice(body)
 
 
+def collectors(client: AsyncClient, name: str, source: str, folder: Path) -> Collectors:
+    """What follows a topic, and looks for new partitions all the time."""
+    wish = Wish(name, source, "kafka", (b"buy", b"sell"), options={"charset": "utf-8"})
+    return Collectors(
+        client, folder, wish, cut=lambda _wish, _state: CutRule(lines=1, seconds=None), follow=True,
+        clock=lambda: datetime.now(UTC), randomness=os.urandom, look_s=0.1,
+    )  # fmt: skip
+
+
+def client_of(served: Served) -> "Waiting":
+    return Waiting(served.url, token=(served.home / "token").read_text())
+
+
 @asynccontextmanager
 async def collecting(
-    served: Served, name: str, source: str, folder: Path, *, slow: str = ""
+    served: Served, name: str, source: str, folder: Path, *, slow: str = "", unanswered: str = ""
 ) -> AsyncIterator[tuple[Collectors, asyncio.Task[None], Waiting]]:
-    """Collectors that follow a topic, and look for new partitions all the time; stopped on leaving."""
-    wish = Wish(name, source, "kafka", (b"buy", b"sell"), options={"charset": "utf-8"})
-    async with Waiting(served.url, token=(served.home / "token").read_text()) as client:
-        client.slow, client.go = slow, asyncio.Event()
-        run = Collectors(
-            client, folder, wish, cut=lambda _wish, _state: CutRule(lines=1, seconds=None), follow=True,
-            clock=lambda: datetime.now(UTC), randomness=os.urandom, look_s=0.1,
-        )  # fmt: skip
+    """Collectors that run; stopped on leaving."""
+    async with client_of(served) as client:
+        client.slow, client.unanswered, client.go = slow, unanswered, asyncio.Event()
+        run = collectors(client, name, source, folder)
         await run.begin()
         task = asyncio.ensure_future(run.collect())
         try:
@@ -249,7 +267,6 @@ async def collecting(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            run.close()
 
 
 async def reached(holds: Callable[[], bool]) -> None:
@@ -293,22 +310,60 @@ async def test_a_stream_that_is_held_back_does_not_hold_back_the_others_and_keep
     assert positions(run) == {"held-0": "0:12", "held-1": "0:12"}
 
 
-async def test_what_the_source_refuses_to_one_ends_all_with_a_last_slice(
+async def test_a_stream_that_could_not_be_declared_begins_later_while_the_others_run(
     cli_service: Served, broker: Cluster, tmp_path: Path
 ) -> None:
+    topic = Topic(broker, partitions=2)
+    fill(topic, range(2))
+    async with collecting(cli_service, "later", topic.whole(client="fast"), tmp_path, unanswered="later-1") as (run, _, _client):
+        assert isinstance(run.all[1].error, Unreachable)
+        assert run.all[1].pipeline is None
+        assert run.reason is None
+        await reached(lambda: positions(run) == {"later-0": "0:2", "later-1": "0:2"})
+    assert [each.error for each in run.all] == [None, None]
+
+
+async def test_what_the_source_refuses_to_one_ends_all_with_what_was_read(
+    cli_service: Served, broker: Cluster, tmp_path: Path
+) -> None:
+    """The second is held back and so does not ask Kafka again: only the first can have ended it."""
     topic = Topic(broker, partitions=2)
     user, password = STRANGER
     (tmp_path / "password").write_text(f"{password}\n", "utf-8")
     source = f"kafka://{broker.with_password}/{topic.name}?client=fast&user={user}&password_file={tmp_path / 'password'}"
     await asyncio.to_thread(topic.allow, user)
-    await asyncio.to_thread(fill, topic, range(2))
-    async with collecting(cli_service, "taken", source, tmp_path) as (run, task, _):
-        await reached(lambda: positions(run) == {"taken-0": "0:2", "taken-1": "0:2"})
+    await asyncio.to_thread(fill, topic, range(12))
+    async with collecting(cli_service, "taken", source, tmp_path, slow="taken-1") as (run, task, client):
+        await reached(lambda: positions(run)["taken-0"] == "0:12" and run.all[1].progress.pending == 4)
         await asyncio.to_thread(topic.disallow, user)
+        await reached(lambda: run.all[0].error is not None)
+        client.go.set()
         await asyncio.wait_for(asyncio.shield(task), WAIT_S)
-    assert isinstance(run.refused, SourceRefused)
-    assert run.refused.message == "kafka gives no permission to read the topic"
-    assert positions(run) == {"taken-0": "0:2", "taken-1": "0:2"}
+    assert isinstance(run.reason, SourceRefused)
+    assert run.reason.message == "kafka gives no permission to read the topic"
+    assert positions(run) == {"taken-0": "0:12", "taken-1": "0:12"}
+    assert (run.all[1].error, str(run.all[1].progress.state)) == (None, "stopped")
+
+
+async def test_a_source_that_is_away_is_asked_until_it_says_which_partitions_it_has(
+    cli_service: Served, broker: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic(broker, partitions=2)
+    await asyncio.to_thread(fill, topic, range(2))
+    broker.kill()
+    async with client_of(cli_service) as client:
+        run = collectors(client, "away", topic.whole(client="fast"), tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr("streaming.kafka_fast.REQUEST_S", 0.5)
+            beginning = asyncio.ensure_future(run.begin())
+            await reached(lambda: run.in_the_way is not None)
+        assert "cannot be reached" in str(run.in_the_way)
+        assert run.all == []
+        await asyncio.to_thread(broker.wait_started, broker.launch())
+        await asyncio.wait_for(beginning, WAIT_S)
+        assert (run.in_the_way, [each.error for each in run.all]) == (None, [None, None])
+        run.stop()
+        await asyncio.wait_for(run.collect(), WAIT_S)
 
 
 async def test_where_none_can_go_on_the_run_ends_though_it_looks_for_more(

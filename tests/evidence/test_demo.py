@@ -1,6 +1,7 @@
 """The demonstration: the whole path on real files, and every forgery refused."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,8 +12,12 @@ from typing import Any
 import pytest
 from served import ENTRY, Served, clean_environment, served
 
+from evidence.bootstrap import utc_now
 from evidence.cli.app import run
+from evidence.client import AsyncClient, Client
 from evidence.demo import Forgery, Shown, appendices
+from evidence.demo_stream import collect, stream_name
+from evidence.errors import Unauthorised
 from models.canonical import canonical
 from models.template import builtin
 from models.trust import TrustRoots
@@ -50,6 +55,22 @@ def test_everything_is_valid_and_every_forgery_refused_also_the_second_time(
     assert code == 0
     by_name = {each["what"]: each["evidence_id"] for each in first["items"] if not each["what"].startswith("/")}
     assert by_name == {each["what"]: each["evidence_id"] for each in second["items"] if not each["what"].startswith("/")}
+
+
+def test_the_collector_of_the_log_says_how_far_it_is_behind_and_says_why_it_is_refused(service: Served, tmp_path: Path) -> None:
+    log, token = tmp_path / "app.log", (service.home / "token").read_text()
+    log.write_text("started\nstopped\n", "utf-8")
+    for text in ("", "started again\n"):
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text)
+        collect(AsyncClient(service.url, token=token), log, tmp_path, clock=utc_now, randomness=os.urandom)()
+        with Client(service.url, token=token) as client:
+            shown = client.stream(stream_name(log))
+        size = log.stat().st_size
+        assert (shown["position"], shown["behind"]["count"], shown["behind"]["unit"]) == (f"0:{size}", 0, "bytes")
+    again = collect(AsyncClient(service.url, token="no-token"), log, tmp_path, clock=utc_now, randomness=os.urandom)
+    with pytest.raises(Unauthorised):
+        again()
 
 
 def test_the_nine_stages_come_from_three_accounts_and_form_one_closed_link(
