@@ -161,11 +161,22 @@ def agrees(core: Core) -> bool:
     body = bytes(range(256)) * 2
     sizes = [0, 1, 54, 55, 56, 57, 62, 63, 64, 65, 118, 119, 120, 127, 128, 129, 200, 183, 7]
     parts = [body[:size] for size in sizes]
-    hashes = [sm3(b"\x01" + part) for part in parts]
-    joined, offsets, expected = b"".join(parts), offsets_of(parts), b"".join(hashes)
     widths = [lanes for lanes in LANES if lanes <= core.lanes]
-    if any(core.hash_each(b"\x01", joined, offsets, lanes=lanes) != expected for lanes in widths):
-        return False
+    hashes: list[bytes] = []
+    for head_size, gap in ((8, 1), (0, 0)):
+        heads, joined = body[: head_size * len(parts)], (b"\n" * gap).join(parts)
+        offsets = array(OFFSET, accumulate([size + gap for size in sizes], initial=0))
+        messages = [b"\x01" + heads[at * head_size : (at + 1) * head_size] + part for at, part in enumerate(parts)]
+        framed = b"".join([len(message).to_bytes(4) + message for message in messages])
+        hashes = [sm3(message) for message in messages]
+        made = [core.hash_each(b"\x01", joined, offsets, heads=heads, gap=gap, lanes=lanes) for lanes in widths]
+        if set(made) != {b"".join(hashes)} or core.frame_each(b"\x01", joined, offsets, heads=heads, gap=gap) != framed:
+            return False
+    return _agrees_on_trees(core, parts, hashes)
+
+
+def _agrees_on_trees(core: Core, parts: list[bytes], hashes: list[bytes]) -> bool:
+    joined, offsets, expected = b"".join(parts), offsets_of(parts), b"".join(hashes)
     levels: list[bytes] = []
     while len(hashes) > 1:
         above = [sm3(b"\x01" + hashes[at] + hashes[at + 1]) for at in range(0, len(hashes) - 1, 2)]
@@ -176,7 +187,6 @@ def agrees(core: Core) -> bool:
         core.levels(expected) == made
         and core.parents(expected) == made[: len(parts) // 2 * DIGEST_BYTES]
         and core.roots(b"\x01", joined, offsets, array(OFFSET, [0, len(parts)])) == made[-DIGEST_BYTES:]
-        and core.frame_each(b"\x01", joined, offsets) == b"".join([(len(p) + 1).to_bytes(4) + b"\x01" + p for p in parts])
     )
 
 
@@ -188,6 +198,6 @@ def load() -> Core | None:
         return None
     try:
         core = Core(path)
-    except (OSError, AttributeError):
+        return core if agrees(core) else None
+    except (OSError, AttributeError, Malformed):
         return None
-    return core if agrees(core) else None

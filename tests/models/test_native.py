@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import mmap
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -342,6 +343,9 @@ def test_a_file_that_is_no_library_is_no_core(beside: Path) -> None:
             "static const uint8_t node = 2;\n    const Messages leaves",
         ),
         ("store32(at, (uint32_t)(first + size));", "store32(at, size);"),
+        ("all->heads + lane->message * all->head_size", "all->heads"),
+        ("all->offsets[message + 1] - all->gap - all->offsets", "all->offsets[message + 1] - all->offsets"),
+        ("if (lanes == 0) lanes = most;", "if (lanes <= most) return -1;"),
     ],
 )
 def test_a_library_that_hashes_otherwise_or_lacks_a_function_is_no_core(beside: Path, true: str, false: str) -> None:
@@ -368,3 +372,5 @@ def test_a_compiler_that_refuses_is_quoted_and_leaves_nothing(tmp_path: Path) ->
 def test_the_library_needs_nothing_but_the_system(core: native.Core) -> None:
     assert ctypes.CDLL(str(core.path)).cz_lanes() == core.lanes
     assert core.lanes in native.LANES[1:]
+    needed = set(re.findall(rb"\blib[a-z0-9_+-]+\.so[.0-9]*", core.path.read_bytes()))
+    assert needed <= {b"libc.so.6", b"libc.so"}, needed
