@@ -237,8 +237,9 @@ def encode(files: Mapping[str, bytes]) -> bytes:
     Raises: Malformed if there are too many files or bytes.
     Source: formats §6.1, §11 (Bundle).
     """
+    too_long = Malformed(f"bundle is too long: expected at most {MAX_ENTRIES} files and {MAX_BUNDLE_BYTES} bytes")
     if len(files) > MAX_ENTRIES or sum(map(len, files.values())) > MAX_BUNDLE_BYTES:
-        raise Malformed(f"bundle is too long: expected at most {MAX_ENTRIES} files and {MAX_BUNDLE_BYTES} bytes")
+        raise too_long
     body: list[bytes] = []
     directory, position = bytearray(), 0
     for name in sorted(files, key=_order):
@@ -248,6 +249,8 @@ def encode(files: Mapping[str, bytes]) -> bytes:
         body += (_local(raw, crc, len(data)), data)
         position += len(body[-2]) + len(data)
     end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(directory), position, 0)
+    if position + len(directory) + len(end) > MAX_BUNDLE_BYTES:
+        raise too_long
     # Joined once: a bundle can be large, and its files stand beside it in memory already.
     return b"".join([*body, directory, end])
 

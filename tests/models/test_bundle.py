@@ -212,9 +212,15 @@ def test_limit_of_bytes_that_are_read_holds() -> None:
         unpack(remade(files))
 
 
-def test_refuses_to_pack_what_it_would_not_unpack() -> None:
+def test_refuses_to_pack_what_it_would_not_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Malformed):
         pack({"readme.txt": b"x", **FILES}, "item")
     with pytest.raises(Malformed):
         pack({}, "item")
     assert isinstance(unpack(pack(FILES, "answer")), Bundle)
+    whole = pack(FILES, "item")
+    monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", len(whole))
+    assert pack(FILES, "item") == whole
+    monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", len(whole) - 1)
+    with pytest.raises(Malformed, match="too long"):
+        pack(FILES, "item")
