@@ -27,7 +27,7 @@ $(BIN)/python:
 
 # The stamp is as old as the last install, so a second `make` of anything installs nothing.
 # A machine without a C compiler gets one as a wheel, for the native core of SM3; where that fails too, the core is left out.
-.venv/.installed: pyproject.toml .lock/build.txt .lock/compiler.txt .lock/run.txt models/native/core.c | $(BIN)/python
+.venv/.installed: pyproject.toml .lock/build.txt .lock/compiler.txt .lock/run.txt models/native/core.c models/native/build.py | $(BIN)/python
 	@echo "installing the locked packages into .venv (only when they changed)"
 	$(PIP) install --quiet --require-hashes -r .lock/build.txt -r .lock/run.txt
 	command -v cc >/dev/null || $(PIP) install --quiet --require-hashes -r .lock/compiler.txt || true
@@ -143,5 +143,6 @@ clean:  ## remove what the other targets made: .venv, ./var (not one that is in 
 	else
 		rm -rf var
 	fi
+	rm -f models/native/core.so models/native/core.dll
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

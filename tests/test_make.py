@@ -118,13 +118,15 @@ def test_clean_keeps_the_home_of_a_production_service(tmp_path: Path) -> None:
 
 def test_clean_removes_what_was_made(tmp_path: Path) -> None:
     _clean(tmp_path, "sandbox")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["Makefile", "models", "models/native"]
 
 
 def _clean(folder: Path, environment: str) -> None:
     for made in ("var", ".venv", ".mypy_cache", "__pycache__"):
         (folder / made).mkdir()
     (folder / "var/home.json").write_text(f'{{"environment":"{environment}"}}')
+    (folder / "models/native").mkdir(parents=True)
+    (folder / "models/native/core.so").write_bytes(b"")
     (folder / "Makefile").write_bytes((TOP / "Makefile").read_bytes())
     subprocess.run(["make", "clean"], cwd=folder, check=True, capture_output=True)
     assert not (folder / ".venv").exists()
