@@ -6,9 +6,9 @@ index over all keywords and its tree, zstd), the linked header, the SM2 signatur
 then what the service does to keep a slice: the file sealed with SM4-GCM and flushed, the index
 sealed, one committed row. The baseline is `baseline_stream.py`, which does less.
 
-The second line is the same collector whose sink is the whole intake of a service in this process: it
+The last line is the same collector whose sink is the whole intake of a service in this process: it
 believes nothing, so it commits to and counts every slice again, signs the log and keeps its own copy.
-No goal is set for it; one core does the work of two machines there. Another line is the collector without the native core.
+No goal is set for it; one core does the work of two machines there. The line before it is the collector without the native core.
 
 Both are measured in processor time, on one core, over the same file.
 """
