@@ -191,6 +191,7 @@ _decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_f
 # A string literal, also one without its end: else the scan would start anew at each quote, which is quadratic.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
@@ -198,7 +199,11 @@ def _depth_is_bounded(data: bytes, limit: int) -> bool:
     """Scan the bytes once for nesting, so that the recursive parser is never handed a deep text."""
     if data.count(b"[") + data.count(b"{") <= limit:
         return True
-    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    # Texts without brackets leave nothing but pairs of quotes, and runs of them are even. The first text that holds a bracket
+    # or has no end leaves a run that is odd; only then, and where a quote may be escaped, the texts are looked for one by one.
+    brackets = b'"' if b"\\" in data else data.translate(None, _NO_BRACKETS_NOR_QUOTES).replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) <= limit
 
 

@@ -340,6 +340,40 @@ def test_reading_is_that_of_the_rules_one_after_another(text: str) -> None:
         assert canonical(read) == canonical(expected)
 
 
+def nesting(data: bytes) -> int:
+    """How deep brackets stand in each other outside of texts, byte by byte."""
+    deepest = now = 0
+    in_text = False
+    place = 0
+    while place < len(data):
+        byte = data[place : place + 1]
+        if in_text and byte == b"\\":
+            place += 1
+        elif byte == b'"':
+            in_text = not in_text
+        elif not in_text:
+            now += (byte in {b"[", b"{"}) - (byte in {b"]", b"}"})
+            deepest = max(deepest, now)
+        place += 1
+    return deepest
+
+
+PIECES = st.sampled_from(
+    [b'"', b'""', b'"["', b'"]]"', b'"a"', b"[", b"[[[[", b"]", b"{", b"}", b"\\", b'\\"', b'"\\\\"', b"a", b","]
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(PIECES, max_size=60).map(b"".join))
+def test_nesting_is_that_of_brackets_outside_of_texts(data: bytes) -> None:
+    deep, said = b"[" * 12 + data, ""
+    try:
+        parse(deep)
+    except Malformed as error:
+        said = error.message
+    assert ("nested too deep" in said) == (nesting(deep) > 16)
+
+
 def test_members_are_exactly_those_named() -> None:
     assert members({"b": 2, "a": 1}, "a b", "thing") == (1, 2)
     for value, word in (
