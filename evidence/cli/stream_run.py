@@ -228,29 +228,32 @@ async def _tell(run: Collectors, console: Console) -> None:
         await asyncio.sleep(1)
         now: tuple[object, ...] = (run.in_the_way,)
         if run.in_the_way is not None and said.get(None) != now:
-            console.note(f"{run.in_the_way}; asked again until it says which partitions it has")
+            why = console.say("将继续询问其分区", "asked again until it says which partitions it has")
+            console.note(f"{run.in_the_way}; {why}")
         said[None] = now
         for each in run.all:
             now = (each.progress.number, each.progress.error, each.error)
             if each.is_added and each.stream_id not in said:
-                console.note(f"{each.stream_id} partition {each.partition} is new: its stream begins at offset 0")
-            if each.pipeline is not None and said.get(each.stream_id) != now:
-                console.note(_line(each))
-            if each.error is not None and said.get(each.stream_id, (None,))[-1] is not each.error:
-                _tell_refusal(each, run, console)
+                new = console.say("分区 {} 为新增，自偏移量 0 采集", "partition {} is new: collected from its offset 0")
+                console.note(f"{each.stream_id} " + new.format(each.partition))
+            if said.get(each.stream_id) != now:
+                _tell_one(each, run, console)
             said[each.stream_id] = now
+
+
+def _tell_one(each: Collector, run: Collectors, console: Console) -> None:
+    """How far a stream is, or that it has ended while others go on; what ends all of them is said once, at the end."""
+    if each.error is not None and len(run.all) > 1:
+        if run.reason is None:
+            console.warn(f"evidence: {each.stream_id}: {each.error.message}")
+    elif each.pipeline is not None:
+        console.note(_line(each))
 
 
 def _line(each: Collector) -> str:
     progress, behind = each.progress, None if each.pipeline is None else each.pipeline.behind()
     what = f"{progress.stream_id} {progress.state} slice {progress.number} position {progress.position}"
     return f"{what} lines {progress.lines} behind {behind}" + (f": {progress.error}" if progress.error else "")
-
-
-def _tell_refusal(each: Collector, run: Collectors, console: Console) -> None:
-    """That one stream of several has ended while others go on; what ends all of them is said once, at the end."""
-    if each.error is not None and run.reason is None:
-        console.warn(f"evidence: {each.stream_id}: {each.error.message}")
 
 
 def _document(stream_id: str, ran: list[Collector], console: Console) -> dict[str, JSONValue]:

@@ -1,6 +1,7 @@
 """All partitions of a topic of a real Kafka at once, a stream for each, against a real service."""
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -138,24 +139,37 @@ def test_a_partition_collected_by_its_name_keeps_its_stream_among_all(verb: Verb
 # --- killed ---------------------------------------------------------------------------------------------------------
 
 
-def test_killed_while_records_come_each_is_there_once(verb: Verb, cli_service: Served, broker: Cluster, tmp_path: Path) -> None:
-    topic = Topic(broker, partitions=PARTITIONS)
-    names = [f"killed-all-{part}" for part in range(PARTITIONS)]
+def test_killed_while_records_come_each_is_there_once_and_stderr_says_what_is_new_or_refused(
+    verb: Verb, cli_service: Served, broker: Cluster, tmp_path: Path
+) -> None:
+    topic = Topic(broker, partitions=2)
     argv = collect("killed-all", topic.whole(client="fast"), "--slice-lines", "3", "--slice-seconds", "0.2")
-    environ = clean_environment(**cli_service.environ)
+    assert verb(*argv, "--once")[0] == 0
+    assert verb("stream", "end", "killed-all-1", "--state", "state")[0] == 0
+    topic.grow(PARTITIONS)
     fill(topic, range(20))
-    started = subprocess.Popen([*ENTRY, *argv, "--quiet"], env=environ, cwd=tmp_path)
+    going_on = [(part, f"killed-all-{part}") for part in (0, 2)]
+    environ = clean_environment(**cli_service.environ)
+    started = subprocess.Popen([*ENTRY, *argv], env=environ, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
     try:
-        until(lambda: all(verb("stream", "show", name)[1].get("lines", 0) >= 15 for name in names))
+        said = list(itertools.islice(iter(started.stderr.readline, ""), 3))
+        until(lambda: all(verb("stream", "show", name)[1].get("lines", 0) >= 15 for _, name in going_on))
         fill(topic, range(20, 45))
         started.kill()
         assert started.wait(WAIT_S) == -signal.SIGKILL
+        said += started.stderr.readlines()
     finally:
         started.kill()
         started.wait()
+        started.stderr.close()
+    assert "killed-all-2 分区 2 为新增，自偏移量 0 采集\n" in said
+    assert [line.partition(" (")[0] for line in said if line.startswith("evidence:")] == [
+        "evidence: killed-all-1: stream has ended: nothing follows its last slice"
+    ]
     code, document = verb(*argv, "--once")
-    assert (code, [each["position"] for each in document["streams"]]) == (0, ["0:45"] * PARTITIONS)
-    for part, name in enumerate(names):
+    assert (code, [each["position"] for each in document["streams"]]) == (1, ["0:45", None, "0:45"])
+    for part, name in going_on:
         assert lines(verb, name) == expected(part, 45)
 
 
