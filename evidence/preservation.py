@@ -26,7 +26,7 @@ from evidence.log import Log
 from evidence.preparation import Intake, Preparation, Prepared
 from evidence.store import Store
 from evidence.times import beijing_time
-from models.canonical import JSONValue, b64, b64_each, canonical, format_time
+from models.canonical import JSONValue, b64, b64_array, canonical, format_time
 from models.errors import EvidenceError
 from models.evidence import Evidence, EvidenceId, Statement
 
@@ -75,18 +75,14 @@ class Preserved(NamedTuple):
             f'{{"evidence_id":"{self.evidence_id}","state":"{self.state}","leaf_index":{self.leaf_index},'
             f'"package_hash":"{self.package_hash.hex()}","evidence":"'
         )
+        secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
         tail = (
-            f'","promise":{{"checkpoint":{_note_text(self.checkpoint)},"inclusion_proof":{_listed(self.inclusion_proof)},'
-            f'"on_chain_by":"{_format_time(self.on_chain_by)}"}}'
+            f'","promise":{{"checkpoint":{_note_text(self.checkpoint)},"inclusion_proof":{b64_array(self.inclusion_proof)},'
+            f'"on_chain_by":"{_format_time(self.on_chain_by)}"}}{secret}}}'
         )
         # E is canonical, so that of what JSON escapes only these two can stand in it.
         evidence = self.evidence.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        secret = "" if self.secret is None else f',"secret":"{b64(self.secret)}"'
-        return b"".join((head.encode(), evidence, tail.encode(), secret.encode(), b"}"))
-
-
-def _listed(path: Sequence[bytes]) -> str:
-    return '["' + '","'.join(b64_each(path)) + '"]' if path else "[]"
+        return b"".join((head.encode(), evidence, tail.encode()))
 
 
 class Preservation:

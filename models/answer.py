@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from models.canonical import JSONValue, b64, b64_each, b64u, canonical, quoted
+from models.canonical import JSONValue, b64, b64_array, b64u, canonical, quoted
 from models.counting import Counted
 from models.declaration import Declaration, EvidenceAlgorithm
 from models.digest import DIGEST_BYTES
@@ -356,8 +356,7 @@ class Answering:
     def _out_index(self, number: int, leaves: Iterable[tuple[int, bytes]], proof: Sequence[bytes], tail: str = "") -> None:
         # Written out, because there is one a slice and the general encoder costs as much as all the rest.
         rows = ",".join([f"[{rank},{quoted(leaf.decode())}]" for rank, leaf in leaves])
-        path = ",".join([f'"{node}"' for node in b64_each(proof)])
-        self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":[{path}]{tail}}}'.encode())
+        self._out.raw(INDEX, f'{{"leaves":[{rows}],"number":{number},"proof":{b64_array(proof)}{tail}}}'.encode())
 
     def _index_salts(self, number: int, ranks: Sequence[int]) -> list[bytes]:
         """The salts of the index leaves of a slice at these ranks."""
