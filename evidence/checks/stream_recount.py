@@ -80,7 +80,7 @@ class Recounted:
 
     def whole_of(self, header: SliceHeader, declared: DeclaredCase) -> Whole | None:
         """31a: the records of a slice shown whole, which give its content and tile its range; None if it is not shown."""
-        name = whole_slice_name(header.number)
+        name = whole_slice_name(header.number) if self._wholes else ""
         if name not in self._wholes:
             return None
         self._wholes.discard(name)
