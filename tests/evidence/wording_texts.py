@@ -47,7 +47,8 @@ def model_files() -> tuple[Path, ...]:
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models"):
-                modules = [node.module] if node.module != "models" else [f"models.{alias.name}" for alias in node.names]
+                package = (TOP / node.module.replace(".", "/")).is_dir()
+                modules = [f"{node.module}.{alias.name}" for alias in node.names] if package else [node.module]
                 reached = {TOP / f"{module.replace('.', '/')}.py" for module in modules} - found
                 waiting += reached
                 found |= reached
