@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.digest import Algorithm, Pair, digest, sm3
 from models.errors import Malformed, SigningUnavailable
 from models.evidence import Evidence, Statement
 from models.example import example
+from models.libcrypto import Libcrypto
 from models.template import Template, builtin
 
 VECTOR = vector("commitment")
@@ -136,22 +138,41 @@ def test_fast_encoding_is_canonical_json_for_every_value(text: str, number: int,
     assert made.flat_salt == salts(derive(SECRET, "cz-flat/1", log, submitter, client_key, '甲"\\'), 1)[0]
 
 
-def test_commitment_is_the_same_where_no_libcrypto_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libcrypto, "_USUAL_NAMES", ("nowhere.so",))
+    monkeypatch.setattr("ctypes.util.find_library", lambda _name: None)
+
+
+def without_sm4(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_library: Libcrypto, _key: bytes, _blocks: bytes) -> bytes:
+        raise SigningUnavailable("libcrypto cannot encrypt with SM4")
+
+    monkeypatch.setattr(Libcrypto, "sm4", refuse)
+
+
+def other_sm4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Libcrypto, "sm4", lambda _library, _key, blocks: bytes(len(blocks)))
+
+
+@pytest.mark.parametrize("injure", [nowhere, without_sm4, other_sm4])
+def test_commitment_is_the_same_where_libcrypto_cannot_be_used(
+    injure: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     of = builtin(ORDER)
     stages = example(of, seed=b"p", client_key="k")["stages"]
     made = committed(of, stages)
-    monkeypatch.setattr(libcrypto, "_USUAL_NAMES", ("nowhere.so",))
-    monkeypatch.setattr("ctypes.util.find_library", lambda _name: None)
+    injure(monkeypatch)
     libcrypto._loaded.cache_clear()
     commitment._sm4.cache_clear()
     try:
-        with pytest.raises(SigningUnavailable):
-            libcrypto.load()
         assert committed(of, stages) == made
+        assert commitment._sm4() is commitment._portable_sm4
     finally:
         monkeypatch.undo()
         libcrypto._loaded.cache_clear()
         commitment._sm4.cache_clear()
+    assert committed(of, stages) == made
+    assert commitment._sm4() is not commitment._portable_sm4
 
 
 def test_items_committed_together_are_each_committed_as_alone() -> None:
