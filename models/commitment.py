@@ -138,7 +138,7 @@ def sm4_blocks(key: bytes, blocks: bytes) -> bytes:
 
 @cache
 def _sm4() -> Callable[[bytes, bytes], bytes]:
-    """SM4 of blocks under a key used for them only: by libcrypto where it agrees with `cryptography`, which takes twice the time."""
+    """SM4 of blocks under a key: by libcrypto where it agrees with `cryptography`, which takes twice the time."""
     with suppress(SigningUnavailable):
         library = libcrypto.load()
         probe = _COUNTERS[: 8 * _KEY_BYTES]
