@@ -242,14 +242,26 @@ async def test_writer_that_was_fenced_off_signs_nothing(settings: Settings) -> N
         assert found.size == 1
 
 
-async def test_bit_that_falls_between_write_and_signing_stops_the_commit(tmp_path: Path) -> None:
+_OTHER = pair(b"other")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data = CAST(data || ' ' AS BLOB)",
+        "entry = zeroblob(64)",
+        f"data = X'{b'other'.hex()}', entry = X'{(_OTHER.sm3 + _OTHER.sha256).hex()}'",
+    ],
+    ids=["evidence", "entry", "both of another"],
+)
+async def test_bit_that_falls_between_write_and_signing_stops_the_commit(tmp_path: Path, change: str) -> None:
     settings = settings_of(tmp_path / "home")
     async with serving(settings) as service:
         await preserved(service, file_submission())
         with sqlite3.connect(settings.home / "evidence.db") as raw:
             raw.execute(
                 "CREATE TRIGGER flip AFTER INSERT ON evidence BEGIN"
-                " UPDATE evidence SET data = CAST(data || ' ' AS BLOB) WHERE leaf_index = NEW.leaf_index; END"
+                f" UPDATE evidence SET {change} WHERE leaf_index = NEW.leaf_index; END"
             )
         with pytest.raises(Damaged, match="other bytes"):
             await preserve(service, file_submission())
