@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from itertools import product
 from random import Random
 
 import pytest
@@ -34,6 +35,7 @@ def judged(made: Stream, files: dict[str, bytes], *, usual: bool) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         if not usual:
             patch.setattr(DeclaredCase, "usual_form", lambda *_: None)
+            patch.setattr(Rows, "is_behind", lambda *_: False)
         report = verify(pack(files, "answer"), made.trust())
     return dataclasses.replace(report, bundle=None)
 
@@ -84,6 +86,20 @@ def test_report_on_altered_rows_is_the_one_of_the_general_rules(asked: list[byte
         assert report == judged(made, {**files, INDEX: rows}, usual=False)
         verdicts.add(report.verdict)
     assert Verdict.INVALID in verdicts
+
+
+@pytest.mark.parametrize("asked", [[b"buy"], [b"w00"]])
+def test_row_of_lines_that_its_slice_does_not_need_is_refused_where_it_stands(asked: list[bytes]) -> None:
+    made = stream()
+    files = made.files(made.question(*asked))
+    rows = files.get(LINES, b"").splitlines(keepends=True)
+    shown = json.loads(made.files(made.question(b"buy"))[LINES].splitlines()[0])
+    for place, number in product(range(len(rows) + 1), range(-1, 6)):
+        more = canonical({**shown, "number": number}) + b"\n"
+        altered = {**files, LINES: b"".join([*rows[:place], more, *rows[place:]])}
+        report = judged(made, altered, usual=True)
+        assert report.verdict is Verdict.INVALID
+        assert report == judged(made, altered, usual=False)
 
 
 @pytest.mark.parametrize(
