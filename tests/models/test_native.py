@@ -28,7 +28,7 @@ from models.errors import Malformed
 from models.levels import levels_of
 from models.merkle import Tree, leaf_hash, leaf_hashes, root, roots
 from models.native import library as native
-from models.native.build import compile_core, compiler
+from models.native.build import compile_core, compile_with_any, compilers
 from models.record import Buffer, Record
 from models.slice import _content_pair, _line_salts
 
@@ -57,7 +57,7 @@ def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_installation_with_a_compiler_has_the_core() -> None:
-    if compiler() is None:
+    if not compilers():
         pytest.skip("there is no C compiler")
     installed = native.load()
     assert installed is not None
@@ -349,24 +349,39 @@ def test_a_file_that_is_no_library_is_no_core(beside: Path) -> None:
     ],
 )
 def test_a_library_that_hashes_otherwise_or_lacks_a_function_is_no_core(beside: Path, true: str, false: str) -> None:
-    command = compiler()
-    if command is None:
+    commands = compilers()
+    if not commands:
         pytest.skip("there is no C compiler")
     source = (SOURCE / "core.c").read_text()
     assert source.count(true) == 1
     (beside.parent / "core.c").write_text(source.replace(true, false))
-    compile_core(beside.parent, command, beside)
+    compile_core(beside.parent, commands[0], beside)
     assert native.load() is None
 
 
 def test_a_compiler_that_refuses_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
-    command = compiler()
-    if command is None:
+    commands = compilers()
+    if not commands:
         pytest.skip("there is no C compiler")
     (tmp_path / "core.c").write_text("int broken(")
     with pytest.raises(RuntimeError, match="refuses the native core"):
-        compile_core(tmp_path, command, tmp_path / "out.so")
+        compile_core(tmp_path, commands[0], tmp_path / "out.so")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["core.c"]
+
+
+def test_the_next_compiler_is_tried_where_one_refuses_or_is_none(tmp_path: Path) -> None:
+    commands = compilers()
+    if not commands:
+        pytest.skip("there is no C compiler")
+    made = tmp_path / native.FILE
+    broken = [[sys.executable, "-c", "raise SystemExit('stdint.h: no such file')"], [str(tmp_path / "absent")]]
+    compile_with_any(SOURCE, [*broken, *commands], made)
+    assert native.agrees(native.Core(made))
+    with pytest.raises(RuntimeError, match="no such file"):
+        compile_with_any(SOURCE, broken, tmp_path / "other.so")
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        compile_with_any(SOURCE, [], tmp_path / "other.so")
+    assert [path.name for path in tmp_path.iterdir()] == [native.FILE]
 
 
 def test_the_library_needs_nothing_but_the_system(core: native.Core) -> None:
