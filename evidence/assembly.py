@@ -20,6 +20,7 @@ from evidence.batch import Outcome
 from evidence.log import Log
 from evidence.preparation import Asked, Preparation, Prepared
 from models.canonical import JSONValue
+from models.errors import EvidenceError
 
 AT_ONCE: Final = 16
 """So many items are prepared in a turn of the loop: the steps then run from the caches, and others get their turn soon."""
@@ -28,17 +29,20 @@ MAX_GATHER: Final = 256
 MAX_GATHER_S: Final = 0.02
 """What is prepared goes to the log when so many turns brought nothing new; under a flood so many items, or after so long."""
 
-Assembled = tuple[Prepared, Outcome] | Exception
-"""An item with what the log says of it, or what refuses it: an EvidenceError, or else a fault of this program."""
+Assembled = tuple[Prepared, Outcome] | EvidenceError
+"""An item with what the log says of it, or what refuses it."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """The items of one request: `asked` those still to be prepared, `made` what became of the others, in order."""
+    """The items of one request: `asked` those still to be prepared, `made` what became of the others, in order.
+
+    Once `answered` is done, its sender gone or told of a fault of ours, no more is prepared and nothing is sealed.
+    """
 
     asked: deque[Asked]
     answered: asyncio.Future[list[Assembled]]
-    made: list[Prepared | Exception] = field(default_factory=list)
+    made: list[Prepared | EvidenceError] = field(default_factory=list)
 
 
 class Assembly:
@@ -87,6 +91,8 @@ class Assembly:
         taken: list[tuple[_Request, Asked]] = []
         for _ in range(len(self._requests)):
             request = self._requests.popleft()
+            if request.answered.done():
+                continue
             while request.asked and len(taken) < AT_ONCE:
                 taken.append((request, request.asked.popleft()))
             if request.asked:
@@ -100,10 +106,14 @@ class Assembly:
         except Exception as error:  # noqa: BLE001 - handed to those who sent them: a turn that raises would be the last one
             made = [error] * len(taken)
         for (request, _), each in zip(taken, made, strict=True):
-            request.made.append(each)
+            if isinstance(each, Prepared | EvidenceError):
+                request.made.append(each)
+            elif not request.answered.done():
+                request.answered.set_exception(each)
         self._gathered += len(taken)
 
-    def _append(self, requests: Sequence[_Request]) -> None:
+    def _append(self, whole: Sequence[_Request]) -> None:
+        requests = [request for request in whole if not request.answered.done()]
         items = [each.pending for request in requests for each in request.made if isinstance(each, Prepared)]
         if not items:
             _answer(requests, ())

@@ -67,7 +67,7 @@ class Asked(NamedTuple):
     request_id: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class _Draft:
     """One submission on its way: each step adds to it, until `made` is its end."""
 

@@ -121,10 +121,8 @@ class Preservation:
                     answers.append(self._promised(prepared, outcome))
                 else:
                     answers.append(await self._standing_or_refused(prepared, outcome, request_id))
-            elif isinstance(made, EvidenceError):
-                answers.append(made)
             else:
-                raise made
+                answers.append(made)
         return answers
 
     async def preserve_prepared(self, prepared: Prepared, *, request_id: str) -> Preserved:

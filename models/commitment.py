@@ -181,6 +181,9 @@ class Contents(NamedTuple):
     submitter: str
     client_key: str
 
+    def __repr__(self) -> str:
+        return "Contents(…)"
+
 
 def commit(
     template: Template,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from json import loads
 from typing import Any
 
 from models.anchor import BlockRef, block_refs
-from models.digest import Algorithm, Pair, pair, sha256
+from models.digest import Pair
 from models.errors import Malformed
 from models.extraction import rule_pairs
-from models.native.library import offsets_of
-from models.nodes import CORE, split
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Position
 from models.usual import HEADER
 
@@ -67,12 +64,3 @@ def usual_header(data: bytes) -> tuple[Any, ...] | None:
 def _after(text: str) -> tuple[BlockRef, ...]:
     """The blocks of a list that the pattern matched: slice after slice names the same ones. Raises: Malformed."""
     return block_refs(loads(text), what="after")
-
-
-def pairs(datas: Sequence[bytes]) -> list[Pair]:
-    """Both digests of each of `datas`."""
-    core = CORE.get(Algorithm.SM3) if len(datas) > 1 else None
-    if core is None:
-        return list(map(pair, datas))
-    hashes = split(core.hash_each(b"", b"".join(datas), offsets_of(datas)))
-    return list(map(Pair, hashes, map(sha256, datas)))

@@ -249,6 +249,8 @@ class Libcrypto:
             raise Malformed(f"SM4 key or blocks have wrong length: expected {SM4_BYTES} bytes each")
         buffer = ctypes.create_string_buffer(size)
         context = self._cipher_new()
+        if not context:
+            raise SigningUnavailable("libcrypto cannot encrypt with SM4")
         try:
             if self._cipher_init(context, self._sm4, key, None, None) != 1 or self._cipher(context, buffer, blocks, size) != size:
                 self._clear_error()

@@ -21,7 +21,7 @@ from models.declaration import Declaration, EvidenceAlgorithm, check_count, chec
 from models.digest import DIGEST_BYTES, Algorithm, Pair, hasher, sha256, sm3
 from models.errors import Malformed, VerificationError
 from models.extraction import Rule, Trie, rule_pairs, trie_of, values_of
-from models.header import pairs, usual_header
+from models.header import usual_header
 from models.leaf import (
     FRAMED_AT_ONCE,
     LINE_TAG,
@@ -37,7 +37,7 @@ from models.leaf import (
 from models.merkle import flat, leaf_hashes, root
 from models.names import check_format
 from models.native.library import Core
-from models.nodes import CORE, Copy
+from models.nodes import CORE, Copy, pairs
 from models.record import MAX_SLICE_BYTES, MAX_SLICE_RECORDS, Buffer, Position, Record, buffer_of
 from models.salting import CONTENT_SALT, INDEX_SALT, RULE_SALT, keystream, salts, slice_flat_salt, slice_key
 

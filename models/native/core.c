@@ -1,9 +1,9 @@
 /* SM3 (GB/T 32905-2016) of many messages at once: one message a lane of a vector register.
  *
- * Plain C and the vector extensions of GCC and Clang; no library, no allocation, no state, no
- * branch on a message's bytes. Every width is compiled in, the widest that the processor has is
- * taken. The caller owns all memory. What it states of the memory is checked as far as it can be:
- * a message that would lie outside its buffer is refused before anything is read.
+ * Plain C and the vector extensions of GCC and Clang; no library, no allocation, no branch on a
+ * message's bytes. Every width is compiled in, the widest that the processor has is taken. The caller
+ * owns all memory. What it states of the memory is checked as far as it can be: a message that would
+ * lie outside its buffer is refused before anything is read.
  */
 #include <stdatomic.h>
 #include <stddef.h>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from evidence.errors import Overloaded
 from evidence.log import Log
 from evidence.preparation import Asked, Preparation, Prepared
 from evidence.preservation import Preserved
+from evidence.steps import Step
 from evidence.submission import Submission, content_of
 from models.commitment import Contents, StageCommitment, commit_each
 from models.errors import EvidenceError, Invalid
@@ -66,6 +68,10 @@ async def test_a_fault_of_ours_in_a_step_for_all_is_not_its_neighbours(tmp_path:
         answers = await asyncio.gather(*(asked(service, body) for body in bodies), return_exceptions=True)
         assert [place for place, answer in enumerate(answers) if isinstance(answer, ZeroDivisionError)] == [5]
         assert len(sealed([answer for each in answers if isinstance(each, list) for answer in each])) == AT_ONCE - 1
+        size = service.log.state.size
+        with pytest.raises(ZeroDivisionError):
+            await asked(service, *(file_submission() for _ in range(2 * AT_ONCE)), bodies[5])
+        assert service.log.state.size == size, "a request that ends in a fault of ours has left something"
 
 
 async def test_a_fault_of_ours_with_one_item_is_not_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ async def test_a_long_request_does_not_hold_up_a_short_one(tmp_path: Path, monke
         assert len(sealed(second)) == 1
 
 
-async def test_who_leaves_takes_nothing_back_and_nobody_along(tmp_path: Path) -> None:
+async def test_who_leaves_before_the_commit_leaves_nothing_and_takes_nobody_along(tmp_path: Path) -> None:
     async with serving(settings_of(tmp_path / "home")) as service:
         gone, stays = file_submission(), file_submission()
         left, kept = asked(service, gone), asked(service, stays)
@@ -122,6 +128,26 @@ async def test_who_leaves_takes_nothing_back_and_nobody_along(tmp_path: Path) ->
         assert len(sealed(await kept)) == 1
         with pytest.raises(asyncio.CancelledError):
             await left
+        assert service.log.state.size == 1
+        assert (await preserved(service, gone)).created
+
+
+async def test_who_leaves_during_the_commit_takes_nothing_back(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def step(step: Step) -> None:
+        if step is Step.COMMIT_BEFORE:
+            begun.set()
+            go_on.wait(30)
+
+    async with serving(settings_of(tmp_path / "home"), step=step) as service:
+        gone = file_submission()
+        left = asked(service, gone)
+        await asyncio.to_thread(begun.wait, 30)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        go_on.set()
         assert not (await preserved(service, gone)).created
 
 
