@@ -30,7 +30,7 @@ MIN_DISTINCT: Final = 16
 SALT_BYTES: Final = 16
 TAG: Final = "cz-field/1"
 
-_KEY_BYTES = 16
+KEY_BYTES: Final = 16
 _BLOCK = 64
 _FORMAT = "cz-disclosure/1"
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
@@ -114,7 +114,7 @@ def derive(secret: bytes, tag: str, *context: JSONValue) -> bytes:
     Source: formats §1 (derived key).
     """
     texts = [quoted(each) if type(each) is str else canonical_text(each) for each in (tag, *context)]
-    return hmac_sm3(secret, f"[{','.join(texts)}]".encode())[:_KEY_BYTES]
+    return hmac_sm3(secret, f"[{','.join(texts)}]".encode())[:KEY_BYTES]
 
 
 def salts(key: bytes, count: int) -> list[bytes]:
@@ -141,8 +141,8 @@ def _sm4() -> Callable[[bytes, bytes], bytes]:
     """SM4 of blocks under a key: by libcrypto where it agrees with `cryptography`, which takes twice the time."""
     with suppress(SigningUnavailable):
         library = libcrypto.load()
-        probe = _COUNTERS[: 8 * _KEY_BYTES]
-        if library.sm4(probe[-_KEY_BYTES:], probe) == _portable_sm4(probe[-_KEY_BYTES:], probe):
+        probe = _COUNTERS[: 8 * KEY_BYTES]
+        if library.sm4(probe[-KEY_BYTES:], probe) == _portable_sm4(probe[-KEY_BYTES:], probe):
             return library.sm4
     return _portable_sm4
 
@@ -222,7 +222,7 @@ def _salted(item: Contents) -> list[tuple[str, tuple[bytes, ...], bytes]]:
     """The name, leaves and flat salt of each stage given."""
     keyed = _Keyed(item.secret)
     context = ",".join(map(encode_basestring, (item.log, item.submitter, item.client_key)))
-    key = keyed.digest(f'["cz-salt/1",{context}]'.encode())[:_KEY_BYTES]
+    key = keyed.digest(f'["cz-salt/1",{context}]'.encode())[:KEY_BYTES]
     made = []
     for stage in item.template.stages:
         values = item.stages.get(stage.name)
@@ -233,7 +233,7 @@ def _salted(item: Contents) -> list[tuple[str, tuple[bytes, ...], bytes]]:
             _LEAF % (salt, frame, _value_text(values.get(field.name)).encode())
             for salt, frame, field in zip(texts, stage.frames, stage.fields, strict=True)
         ]
-        flat_key = keyed.digest(f'["cz-flat/1",{context},{encode_basestring(stage.name)}]'.encode())[:_KEY_BYTES]
+        flat_key = keyed.digest(f'["cz-flat/1",{context},{encode_basestring(stage.name)}]'.encode())[:KEY_BYTES]
         made.append((stage.name, tuple(leaves), _keystream(flat_key, 0, 1)))
     return made
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from models.commitment import derive, sm4_blocks
+from models.canonical import canonical
+from models.commitment import KEY_BYTES, hmac_sm3, sm4_blocks
 from models.nodes import SALT_BYTES
 
 CONTENT_SALT: Final = 0
@@ -45,7 +47,13 @@ def salts_at(key: bytes, indexes: Sequence[int]) -> list[bytes]:
 
 def slice_key(secret: bytes, tag: str, stream_id: str, number: int) -> bytes:
     """The key of a slice for `tag`: `cz-line/1`, `cz-index/1` or `cz-flat/1` (formats §5.5)."""
-    return derive(secret, tag, stream_id, number)
+    return hmac_sm3(secret, _context(tag, stream_id) % number)[:KEY_BYTES]
+
+
+@lru_cache(maxsize=64)
+def _context(tag: str, stream_id: str) -> bytes:
+    """JCS([tag, stream_id, number]) but for the number: all slices of a stream have the rest in common."""
+    return canonical([tag, stream_id]).replace(b"%", b"%%")[:-1] + b",%d]"
 
 
 def slice_flat_salt(secret: bytes, stream_id: str, number: int, place: int) -> bytes:

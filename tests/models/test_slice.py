@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.canonical import b64u, canonical
 from models.checkpoint import STATEMENT_TYPE, vkey
+from models.commitment import derive
 from models.counting import Counted, index_of
 from models.declaration import Declaration
 from models.digest import pair
@@ -20,7 +21,7 @@ from models.extraction import Rule
 from models.leaf import index_leaf, open_index, open_line
 from models.merkle import leaf_hash, root, subset_path, verify_subset
 from models.record import Buffer, Position, Record
-from models.salting import keystream, salt, salts_at
+from models.salting import keystream, salt, salts_at, slice_key
 from models.slice import (
     NO_INDEX,
     Epoch,
@@ -294,3 +295,11 @@ def test_salts_at_places_are_those_of_the_keystream() -> None:
     for places in ([0], [7], [599, 3, 3, 255, 256], list(range(600)), []):
         assert salts_at(key, places) == [stream[16 * place : 16 * place + 16] for place in places]
     assert salt(key, 1 << 40) == keystream(key, 1, first=1 << 40)
+
+
+@pytest.mark.parametrize("stream_id", ["orders", "订单-1", 'a"b\\c%d%', "x" * 128])
+@pytest.mark.parametrize("number", [0, 9, 10, (1 << 53) - 1])
+@pytest.mark.parametrize("tag", ["cz-line/1", "cz-index/1", "cz-flat/1"])
+def test_key_of_a_slice_is_the_one_derived_from_its_context(stream_id: str, number: int, tag: str) -> None:
+    secret = bytes(range(32))
+    assert slice_key(secret, tag, stream_id, number) == derive(secret, tag, stream_id, number)
