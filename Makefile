@@ -98,7 +98,7 @@ run: install  ## start the service, run the demo against it, then serve with the
 	jobs="$$! $$jobs"
 	wait "$$!" || { echo "the demo failed; the service's log is $$log" >&2; exit 1; }
 	stop
-	$(BIN)/evidence serve --quiet --host 127.0.0.1 --port "$$EVIDENCE_PORT" &
+	$(BIN)/evidence serve --quiet --host 127.0.0.1 --port "$$EVIDENCE_PORT" >/dev/null &
 	jobs=$$!
 	$(BIN)/python -c "$$READY" "$$EVIDENCE_PORT" "$$jobs" &
 	jobs="$$! $$jobs"
