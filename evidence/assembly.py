@@ -63,11 +63,13 @@ class Assembly:
         """
         loop = asyncio.get_running_loop()
         request = _Request(deque([Asked(body, caller, request_id) for body in bodies]), loop.create_future())
-        self._requests.append(request)
         self._arrived += 1
-        if self._turning is not loop:  # a loop that has ended takes its turns with it
-            self._turning = loop
+        if self._turning is not loop:  # a loop that has ended took its turns with it, and those who wait for an answer
+            self._turning, self._gathered = loop, 0
+            self._requests.clear()
+            self._whole.clear()
             loop.call_soon(self._turn, loop, self._arrived, 0, loop.time() + MAX_GATHER_S)
+        self._requests.append(request)
         return await request.answered
 
     def _turn(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:

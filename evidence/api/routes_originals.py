@@ -95,7 +95,7 @@ async def get(digest: DigestText, request: Request, service: Running, caller: Co
     try:
         await record(service, caller, "original", item, request_id)
         start, stop = _range(request.headers.get("range"), original.size)
-    except BaseException:
+    except BaseException:  # also a request that is cancelled leaves no file open
         original.close()
         raise
     return _Download(

@@ -73,7 +73,7 @@ def write(console: Console, path: str, data: bytes, *, private: bool = False, fr
                 os.umask(mask)
                 Path(name).chmod(0o666 & ~mask)
             Path(name).replace(target)
-        except BaseException:
+        except BaseException:  # also Ctrl-C leaves no half file
             Path(name).unlink(missing_ok=True)
             raise
     except (OSError, ValueError) as error:

@@ -101,7 +101,7 @@ def open_ground(settings: Settings, findings: Findings, *, clock: Callable[[], d
         findings.add(Unit.DATABASE, path.name if path else "main", How.UNREADABLE, "the main database cannot be opened")
         ground.store.close()
         return None
-    except BaseException:
+    except BaseException:  # whatever it is, nobody else closes the store
         ground.store.close()
         raise
     _open_secrets(ground)

@@ -21,16 +21,12 @@ from models.errors import Malformed
 
 FILE: Final = "core.dll" if sys.platform == "win32" else "core.so"
 LANES: Final = (1, 4, 8, 16)
-MAX_FRONT_BYTES: Final = 63
-MAX_BODY_BYTES: Final = (1 << 32) - 1
 OFFSET: Final = "I"
 """The array type of offsets: u32."""
 
 _BRIEF: Final = 256
 _BRIEF_BYTES: Final = 1 << 16
 """Up to so many messages and bytes a call keeps the interpreter's lock: to give it up and take it again costs more."""
-
-
 _REFUSED: Final = "messages do not lie in their buffer: expected ascending offsets within it, a front of at most 63 bytes"
 
 

@@ -71,7 +71,8 @@ async def test_a_fault_of_ours_in_a_step_for_all_is_not_its_neighbours(tmp_path:
         size = service.log.state.size
         with pytest.raises(ZeroDivisionError):
             await asked(service, *(file_submission() for _ in range(2 * AT_ONCE)), bodies[5])
-        assert service.log.state.size == size, "a request that ends in a fault of ours has left something"
+        later = await preserved(service, file_submission())
+        assert later.leaf_index == size, "a request that ends in a fault of ours has left something"
 
 
 async def test_a_fault_of_ours_with_one_item_is_not_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,12 +202,39 @@ def _no_memory(*_: object) -> None:
 
 
 async def test_a_loop_that_ends_with_a_request_on_its_way_holds_up_no_other_loop(tmp_path: Path) -> None:
+    """It ends as it stands: nobody cancels its tasks, and its futures can be answered no more."""
     async with serving(settings_of(tmp_path / "home")) as service:
 
         async def leaving() -> None:
-            asked(service, *(file_submission() for _ in range(40 * AT_ONCE)))
-            await asyncio.sleep(0)
+            for _ in range(3):
+                asked(service, *(file_submission() for _ in range(2 * AT_ONCE)))
+            for _ in range(4):
+                await asyncio.sleep(0)
 
-        await asyncio.to_thread(asyncio.run, leaving())
+        def run() -> None:
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(leaving())
+            loop.close()
+
+        await asyncio.to_thread(run)
         async with asyncio.timeout(20):
-            assert (await preserved(service, file_submission())).created
+            assert (await preserved(service, file_submission())).leaf_index == 0
+
+
+async def test_no_more_is_prepared_for_who_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    begun = asyncio.Event()
+    prepare_each = Preparation.prepare_each
+
+    def watched(self: Preparation, given: Sequence[Asked]) -> list[Prepared | Exception]:
+        prepared.append(len(given))
+        begun.set()
+        return prepare_each(self, given)
+
+    async with serving(settings_of(tmp_path / "home")) as service:
+        monkeypatch.setattr(Preparation, "prepare_each", watched)
+        gone = asked(service, *(file_submission() for _ in range(40 * AT_ONCE)))
+        await begun.wait()
+        gone.cancel()
+        assert (await preserved(service, file_submission())).leaf_index == 0
+        assert sum(prepared) <= 3 * AT_ONCE

@@ -76,13 +76,17 @@ async def test_many_at_once_are_each_at_their_own_index_and_every_head_is_one_hi
                 verify_consistency(row.size, state.size, path, note.checkpoint().root, signed, algorithm=algorithm)
 
 
-async def test_requests_that_arrive_turn_by_turn_share_one_commit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_requests_that_arrive_turn_by_turn_share_one_commit(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
     monkeypatch.setattr(assembly, "MAX_GATHER_S", 60.0)  # however slow this machine is
     async with serving(settings) as service:
         asked = []
         for _ in range(20):
             asked.append(asyncio.ensure_future(preserved(service, file_submission())))
-            await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
         answers = await asyncio.gather(*asked)
         assert {answer.tree_size for answer in answers} == {20}
         assert len({answer.checkpoint for answer in answers}) == 1

@@ -8,6 +8,7 @@ import itertools
 import mmap
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -389,3 +390,16 @@ def test_the_library_needs_nothing_but_the_system(core: native.Core) -> None:
     assert core.lanes in native.LANES[1:]
     needed = set(re.findall(rb"\blib[a-z0-9_+-]+\.so[.0-9]*", core.path.read_bytes()))
     assert needed <= {b"libc.so.6", b"libc.so"}, needed
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_installation_says_whether_the_core_is_there(
+    core: native.Core,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_there: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(native, "load", lambda: core if is_there else None)
+    runpy.run_module("models.native", run_name="__main__")
+    said = f"native core: SM3 of {core.lanes} messages at once\n" if is_there else "native core: none, everything works"
+    assert capsys.readouterr().out.startswith(said)
